@@ -1,0 +1,1 @@
+"""The database: engine, tables, and every SQL statement of epochd. One synchronous layer for API and worker."""

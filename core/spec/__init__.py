@@ -1,0 +1,1 @@
+"""The job spec that users write. No torch here."""
