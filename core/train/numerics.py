@@ -1,0 +1,45 @@
+"""What decides the bits: device, threads, instruction set, versions."""
+
+import os
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+TINY_FLOPS = 50_000_000
+"""Below so many operations a batch, starting a second thread costs more than it brings."""
+
+
+def device_of(order_device: str, wanted: str) -> torch.device:
+    """Return the device to train on: the one that the order lends, unless the spec wants the CPU."""
+    is_usable = order_device.startswith("cuda") and wanted != "cpu" and torch.cuda.is_available()
+    return torch.device(order_device if is_usable else "cpu")
+
+
+def choose_threads(flops_per_batch: float) -> int:
+    """Return how many threads suit a model: one for a tiny one, else all processors that this process may use."""
+    if flops_per_batch < TINY_FLOPS:
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def settle(threads: int, *, is_deterministic: bool) -> None:
+    """Set the process's threads and, where asked, deterministic algorithms; once, before the first operator."""
+    torch.set_num_threads(threads)
+    if is_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(mode=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def fingerprint(device: torch.device, threads: int) -> dict[str, Any]:
+    """Return what must be equal for two runs of one spec and seed to give the same bits on a CPU."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "device": name,
+        "threads": threads,
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+    }

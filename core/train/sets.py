@@ -1,0 +1,105 @@
+"""From the spec's `data` to tensors: load, split, fit the preprocessing on train, keep compact."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.datasets import Preprocessor, Samples, load, split
+from core.datasets.preprocess import fills_missing
+from core.datasets.samples import Array
+from core.messages import DatasetFile
+from core.spec.job import Component, Data, DataSplit
+from core.train.data import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where data is found on this machine."""
+
+    datasets_dir: Path
+    cache_dir: Path
+    uploads: Mapping[str, DatasetFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """The sets of a job, and what must be known to feed the model later."""
+
+    train: Split
+    val: Split | None
+    test: Split | None
+    source: Samples
+    """The set that train was taken from."""
+    preprocessor: Preprocessor
+    split_sha256: str
+
+
+def prepare(data: Data, *, seed: int, target_dtype: torch.dtype, places: Places) -> Sets:
+    """Load what `data` names, split it, and fit the preprocessing on the training samples.
+
+    Raises:
+        DataInvalid: the data is not there, or not what the spec says it is.
+    """
+    source = _load(data, data.train, "train", places)
+    val, test = (part if isinstance(part, DataSplit) else None for part in (data.val, data.test))
+    parts = split(
+        len(source),
+        source.target,
+        val=val.fraction if val else None,
+        test=test.fraction if test else None,
+        seed=seed,
+        stratify=any(part.stratify for part in (val, test) if part),
+        groups=source.groups,
+        order=source.order,
+    )
+    preprocessor = Preprocessor.fit(data.preprocess, source, parts.train)
+    whole = _tensors(source, preprocessor, target_dtype)
+
+    def other(part: DataSplit | Component | None, name: str, rows: Array | None) -> Split | None:
+        if isinstance(part, Component):
+            return _tensors(_load(data, part, name, places), preprocessor, target_dtype)
+        return None if rows is None else _rows(whole, rows)
+
+    return Sets(
+        train=whole if len(parts.train) == len(source) else _rows(whole, parts.train),
+        val=other(data.val, "val", parts.val),
+        test=other(data.test, "test", parts.test),
+        source=source,
+        preprocessor=preprocessor,
+        split_sha256=parts.sha256,
+    )
+
+
+def _load(data: Data, source: Component, name: str, places: Places) -> Samples:
+    return load(
+        source,
+        datasets_dir=places.datasets_dir,
+        cache_dir=places.cache_dir,
+        uploads=places.uploads,
+        columns=data.columns,
+        max_samples=data.max_samples,
+        allow_missing=fills_missing(data.preprocess),
+        pointer=f"/data/{name}",
+    )
+
+
+def _tensors(samples: Samples, preprocessor: Preprocessor, target_dtype: torch.dtype) -> Split:
+    target = np.zeros(0) if samples.target is None else preprocessor.transform_target(samples.target)
+    inputs = as_tensor(preprocessor.transform(samples.inputs))
+    return Split(inputs.float() if inputs.dtype == torch.float64 else inputs, as_tensor(target).to(target_dtype))
+
+
+def _rows(whole: Split, rows: Array) -> Split:
+    return Split(whole.inputs, whole.target, as_tensor(rows))
+
+
+def as_tensor(array: Array) -> Tensor:
+    """Return the array's memory as a tensor; one that is mapped read-only is never written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))

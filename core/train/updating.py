@@ -1,0 +1,179 @@
+"""One optimizer update: forward, loss, backward, clip, step."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from core.spec.job import GradientClipping, Regularization
+from core.train.data import Batch
+from core.train.scoring import RunningMean, Scores
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Penalty:
+    """``l1·Σ|w| + l2·Σw²`` over the trained weights whose names hold none of `exclude`."""
+
+    def __init__(self, spec: Regularization, model: nn.Module) -> None:
+        self.l1, self.l2 = spec.l1, spec.l2
+        self.weights = [
+            weight
+            for name, weight in model.named_parameters()
+            if weight.requires_grad and not any(part in name for part in spec.exclude)
+        ]
+
+    def __call__(self) -> Tensor:
+        """Return the penalty of the weights as they are."""
+        terms = [self.l1 * weight.abs().sum() for weight in self.weights] if self.l1 else []
+        if self.l2:
+            terms += [self.l2 * weight.square().sum() for weight in self.weights]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+class Clipper:
+    """Measures the gradient's norm, and clips by norm or by value."""
+
+    def __init__(self, weights: Iterable[Tensor], spec: GradientClipping | None) -> None:
+        self.weights = [weight for weight in weights if weight.requires_grad]
+        self.max_norm = spec.max_norm if spec else None
+        self.clip_value = spec.clip_value if spec else None
+        self.norm_type = spec.norm_type if spec else 2.0
+
+    def __call__(self) -> Tensor:
+        """Clip in place; return the norm before."""
+        grads = [weight.grad for weight in self.weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(grads, self.norm_type)
+        if self.max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.weights, self.max_norm, norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self.weights, self.clip_value)
+        return norm
+
+
+class Updater:
+    """Turns batches into updates of the model's weights, and keeps what the epoch's row wants to know.
+
+    `update` is the inside of the training loop::
+
+        output = model(inputs)
+        loss = loss_fn(output, target) + penalty
+        loss.backward()
+        clip(gradients)
+        optimizer.step()
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Callable[[Tensor], Tensor],
+        loss_fn: LossFn,
+        optimizer: Optimizer,
+        clip: Clipper,
+        penalty: Penalty | None,
+        precision: str,
+        device: torch.device,
+        scores: Scores,
+    ) -> None:
+        self.model, self.loss_fn, self.optimizer, self.clip, self.penalty = model, loss_fn, optimizer, clip, penalty
+        self.scores = scores
+        self.loss, self.data_loss, self.grad_norm = RunningMean(), RunningMean(), RunningMean()
+        self.autocast = autocast(precision, device)
+        self.input_dtype = torch.bfloat16 if precision == "bf16-true" else None
+        self.scaler = torch.amp.GradScaler(device.type) if precision == "16-mixed" else None
+        self.is_closure_needed = isinstance(optimizer, torch.optim.LBFGS)
+
+    def update(self, batches: Sequence[Batch]) -> None:
+        """Do one update on `batches`; several are accumulated, each weighted by its share of the samples."""
+        if self.is_closure_needed:
+            self._step_with_closure(batches)
+            return
+        self._backward(batches, is_recorded=True)
+        if self.scaler is None:
+            self.grad_norm.add(self.clip(), 1)
+            self.optimizer.step()
+        else:
+            self.scaler.unscale_(self.optimizer)
+            self.grad_norm.add(self.clip(), 1)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def _backward(self, batches: Sequence[Batch], *, is_recorded: bool) -> Tensor:
+        samples = sum(len(target) for _, target in batches)
+        total = torch.zeros(())
+        for inputs, target in batches:
+            with self.autocast:
+                output = self.model(inputs if self.input_dtype is None else inputs.to(self.input_dtype))
+                data_loss = self.loss_fn(output, target)
+            loss = data_loss if self.penalty is None else data_loss + self.penalty()
+            if is_recorded:
+                self._record(loss, data_loss, output, target)
+            share = loss if len(batches) == 1 else loss * (len(target) / samples)
+            (share if self.scaler is None else self.scaler.scale(share)).backward()
+            total = share.detach() if len(batches) == 1 else total.to(share.device) + share.detach()
+        return total
+
+    def _record(self, loss: Tensor, data_loss: Tensor, output: Tensor, target: Tensor) -> None:
+        self.loss.add(loss.detach(), len(target))
+        if self.penalty is not None:
+            self.data_loss.add(data_loss.detach(), len(target))
+        if self.scores.metrics:
+            self.scores.add(output.detach(), target)
+
+    def _step_with_closure(self, batches: Sequence[Batch]) -> None:
+        evaluations = 0
+
+        def closure() -> Tensor:
+            nonlocal evaluations
+            self.optimizer.zero_grad()
+            loss = self._backward(batches, is_recorded=evaluations == 0)
+            norm = self.clip()
+            if evaluations == 0:
+                self.grad_norm.add(norm, 1)
+            evaluations += 1
+            return loss
+
+        self.optimizer.step(closure)
+        self.optimizer.zero_grad()
+
+    def compute(self) -> dict[str, Any]:
+        """Return the epoch's means over samples: `loss`, `data_loss` where there is a penalty, and the metrics."""
+        losses: dict[str, Any] = {"loss": self.loss.compute()}
+        if self.penalty is not None:
+            losses["data_loss"] = self.data_loss.compute()
+        return {**losses, **self.scores.compute()}
+
+    def reset(self) -> None:
+        """Begin a new epoch."""
+        for sums in (self.loss, self.data_loss, self.grad_norm, self.scores):
+            sums.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums within the epoch and the loss scale, for the checkpoint."""
+        return {
+            "loss": self.loss.state_dict(),
+            "data_loss": self.data_loss.state_dict(),
+            "grad_norm": self.grad_norm.state_dict(),
+            "scores": self.scores.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on where `state` was taken."""
+        self.loss.load_state_dict(state["loss"], device)
+        self.data_loss.load_state_dict(state["data_loss"], device)
+        self.grad_norm.load_state_dict(state["grad_norm"], device)
+        self.scores.load_state_dict(state["scores"], device)
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which the forward pass runs in `precision`."""
+    dtype = AUTOCAST.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
