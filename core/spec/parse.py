@@ -1,15 +1,15 @@
 """From what was posted to a `JobSpec`, or to everything that is wrong with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from pydantic import ValidationError
 
 from core.errors import Issue, SpecInvalid
+from core.spec import components, rules, structure
 from core.spec.decode import check_plain, decode
 from core.spec.job import JobSpec
-from core.spec.structure import issues_of
 
 MAX_ISSUES = 100
 """A spec with more is answered with the first so many."""
@@ -39,10 +39,22 @@ def parse_object(body: Any) -> JobSpec:
 def _validate(body: Any) -> JobSpec:
     try:
         spec = JobSpec.model_validate(body)
-        found: Iterator[Issue] = iter(())
     except ValidationError as error:
-        spec, found = None, issues_of(error, body)
-    issues = tuple(islice(chain(found), MAX_ISSUES))
-    if spec is None or issues:
+        raise SpecInvalid(_selected(chain(structure.issues_of(error, body), components.check(body)))) from error
+    if issues := _selected(chain(rules.violations(spec), components.check(body))):
         raise SpecInvalid(issues)
     return spec
+
+
+def _selected(found: Iterator[Issue]) -> tuple[Issue, ...]:
+    """Return the first issues, without those that the fix of another one mends."""
+    issues = list(islice(found, MAX_ISSUES))
+    moved = set(_moved_to(issues))
+    return tuple(issue for issue in issues if not (issue.code.startswith("missing") and issue.pointer in moved))
+
+
+def _moved_to(issues: Iterable[Issue]) -> Iterator[str]:
+    for issue in issues:
+        for operation in issue.fix or ():
+            if operation["op"] == "move":
+                yield operation["path"]

@@ -23,6 +23,13 @@ CLASS_WEIGHTS: Schema = {
     "anyOf": [{"type": "null"}, {"enum": ["balanced"]}, {"type": "array", "items": {"type": "number"}, "minItems": 1}]
 }
 
+_CALLABLES: dict[str, Schema | None] = {"custom_encoder": None, "custom_decoder": None}
+_UNANNOTATED: dict[str, Schema | None] = {
+    "embed_dim": {"type": "integer"},
+    "num_heads": {"type": "integer"},
+    "kdim": {"type": ["integer", "null"]},
+    "vdim": {"type": ["integer", "null"]},
+}
 _LOSS = ("Loss", "Loss2d")
 _LAZY = "sizes that are left out are inferred anyway"
 _NO_CALLABLE = "it takes a Python function, which JSON cannot express"
@@ -118,7 +125,7 @@ def _layer(cls: type[nn.Module]) -> Body:
         return refusal(cls, _LAZY, name.removeprefix("Lazy"))
     if name in _REFUSED_LAYERS:
         return refusal(cls, *_REFUSED_LAYERS[name])
-    return entry(cls, change={"custom_encoder": None, "custom_decoder": None}, inferred=INFERRED)
+    return entry(cls, change=_UNANNOTATED if cls is nn.MultiheadAttention else _CALLABLES, inferred=INFERRED)
 
 
 def _loss(cls: type[nn.Module]) -> Body:
