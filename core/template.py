@@ -1,0 +1,209 @@
+"""The template process: imports once, then forks a child per request (`python -m core.template`, Linux only).
+
+    import the preload modules; never run an operator, start a thread or touch a device
+    until the control socket ends:
+        a request came     → fork; the child makes its own session, takes its limits, runs `entry(channel, request)`
+        a child has ended  → kill what is left of its group, reap it, report how it ended and its largest size
+
+It dies at the end-of-file of its control socket, which its owner holds, and its children die with it
+(`PR_SET_PDEATHSIG`). It must stay single-threaded: a lock held by another thread at the fork would never be released
+in the child, and an OpenMP pool does not survive a fork at all.
+
+`core.process` holds the owner's side.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from core.channel import Channel
+
+MAX_CONTROL_BYTES = 1 << 16
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: a child looks nothing up
+
+
+class Server:
+    """Forks a child per request and reports its end."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pid = os.getpid()
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, tuple[str, int]] = {}
+        """By pidfd: the owner's name of the child, and its pid."""
+
+    def ready(self) -> None:
+        """Tell the owner that everything is imported."""
+        self._report({"event": "ready"})
+
+    def serve(self) -> None:
+        """Answer requests until the owner is gone."""
+        self._selector.register(self._control, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is not self._control:
+                    self._reap(key.fd)
+                elif not self._answer():
+                    return
+
+    def _answer(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, MAX_CONTROL_BYTES, 8)
+        if not data:
+            return False
+        request: dict[str, Any] = json.loads(data)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._report({"event": "refused", "id": request["id"], "reason": str(error)})
+        else:
+            if pid == 0:
+                self._become_child(request, fds)
+            pidfd = os.pidfd_open(pid)
+            self._children[pidfd] = (request["id"], pid)
+            self._selector.register(pidfd, selectors.EVENT_READ)
+            self._report({"event": "spawned", "id": request["id"], "pid": pid})
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _become_child(self, request: dict[str, Any], fds: list[int]) -> NoReturn:
+        """Leave everything of the template behind, then run the entry point and never return."""
+        status = 1
+        try:
+            template_pid = self._pid
+            os.setsid()
+            die_with(template_pid)
+            self._selector.close()
+            self._control.close()
+            for pidfd in self._children:
+                os.close(pidfd)
+            status = run(request, fds)
+        except BaseException:  # noqa: BLE001 - the boundary of the process
+            traceback.print_exc()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)  # no exit handler of the template runs here
+
+    def _reap(self, pidfd: int) -> None:
+        child_id, pid = self._children.pop(pidfd)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # its own children; the zombie still holds the number
+        _, status, usage = os.wait4(pid, 0)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        code = os.waitstatus_to_exitcode(status)
+        self._report(
+            {
+                "event": "exited",
+                "id": child_id,
+                "code": code if code >= 0 else None,
+                "signal": -code if code < 0 else None,
+                "max_rss_bytes": usage.ru_maxrss * 1024,
+            }
+        )
+
+    def _report(self, event: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the end is seen by the next read
+            self._control.send(json.dumps(event).encode())
+
+
+def die_with(parent: int) -> None:
+    """Ask for SIGKILL when the parent ends; exit where it has ended already."""
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def run(request: dict[str, Any], fds: list[int]) -> int:
+    """Set the child up as its request says, run the entry point, return the exit status."""
+    order_fd, control_fd, messages_fd, *output_fd = fds
+    _take_output(output_fd)
+    _reset_signals()
+    os.environ.update(request["env"])
+    if request["cwd"] is not None:
+        os.chdir(request["cwd"])
+    _take_limits(request["limits"])
+    with os.fdopen(order_fd, "rb") as order:
+        order.seek(0)
+        body: dict[str, Any] = json.load(order)
+    module, _, name = request["entry"].rpartition(".")
+    entry = getattr(importlib.import_module(module), name)
+    try:
+        entry(Channel(control_fd, messages_fd), body)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _take_output(output_fd: list[int]) -> None:
+    """Let file descriptors 0, 1 and 2 be nothing and the log; without a log the template's own stay."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    for fd in output_fd:
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
+
+def _reset_signals() -> None:
+    """Undo the template's own choices; Python's (SIGPIPE, SIGXFSZ ignored) stay: they become exceptions."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _take_limits(limits: dict[str, Any]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_NOFILE, limits["open_files"])
+    _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
+    if limits["memory_bytes"] is not None:
+        with open("/proc/self/statm") as statm:  # noqa: PTH123 - nothing imported late in a child
+            mapped = int(statm.read().split()[0]) * resource.getpagesize()
+        _limit(resource.RLIMIT_AS, mapped + limits["memory_bytes"])
+
+
+def _limit(kind: int, value: int | None) -> None:
+    """Lower a limit, soft and hard; one that is lower already stays."""
+    if value is None:
+        return
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def main() -> int:
+    """Import what is asked for, say so, serve."""
+    parser = argparse.ArgumentParser(prog="python -m core.template", description="Started by core.process.Template.")
+    parser.add_argument("--control", type=int, required=True, help="file descriptor of the control socket")
+    parser.add_argument("modules", nargs="*", help="imported before the first fork")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its life is tied to the socket alone
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    control = socket.socket(fileno=arguments.control)
+    for module in arguments.modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a child does not touch, and so does not copy, what the template holds
+    server = Server(control)
+    server.ready()
+    server.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())
