@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from core.datasets.loading import describe, load
     from core.datasets.preprocess import Preprocessor
-    from core.datasets.profile import preview, profile
+    from core.datasets.profiling import preview, profile
     from core.datasets.samples import Facts, Samples
     from core.datasets.splitting import Split, split
 
@@ -22,7 +22,8 @@ _HOMES = {
     "Split": "splitting",
     "describe": "loading",
     "load": "loading",
-    "preview": "profile",
+    "preview": "profiling",
+    "profile": "profiling",
     "split": "splitting",
 }
 

@@ -114,7 +114,7 @@ def _digest(samples: Samples) -> str:
     for array in (samples.inputs, samples.target):
         if array is not None:
             sha256.update(f"{array.dtype.str}{array.shape}".encode())
-            sha256.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()
 
 

@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 import numpy as np
 
@@ -25,17 +25,24 @@ def read(path: Path, *, max_bytes: int = 1 << 40) -> Array:
     Raises:
         IdxError: wrong magic, or fewer or more bytes than its header says, or more than `max_bytes`.
     """
-    with path.open("rb") as raw:
-        is_gzip = raw.read(2) == GZIP_MAGIC
-        raw.seek(0)
-        try:
-            with gzip.open(raw) if is_gzip else raw as file:
-                return read_stream(cast("BinaryIO", file), max_bytes=max_bytes)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise IdxError(f"the gzip stream is damaged ({error})") from error
+    with path.open("rb") as file:
+        return read_file(file, max_bytes=max_bytes)
 
 
-def read_stream(file: BinaryIO, *, max_bytes: int) -> Array:
+def read_file(file: IO[bytes], *, max_bytes: int) -> Array:
+    """Read the IDX array that an open file holds, gzipped or not; see `read`."""
+    is_gzip = file.read(2) == GZIP_MAGIC
+    file.seek(0)
+    if not is_gzip:
+        return read_stream(file, max_bytes=max_bytes)
+    try:
+        with gzip.open(file) as unpacked:
+            return read_stream(cast("IO[bytes]", unpacked), max_bytes=max_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise IdxError(f"the gzip stream is damaged ({error})") from error
+
+
+def read_stream(file: IO[bytes], *, max_bytes: int) -> Array:
     """Read the IDX array that a stream of plain bytes holds; see `read`."""
     dtype, shape = read_header(file)
     expected = math.prod(shape) * dtype.itemsize
@@ -49,7 +56,7 @@ def read_stream(file: BinaryIO, *, max_bytes: int) -> Array:
     return np.frombuffer(content, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def read_header(file: BinaryIO) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+def read_header(file: IO[bytes]) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
     """Read magic and sizes; return dtype and shape."""
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not 1 <= magic[3] <= 8:

@@ -26,7 +26,7 @@ class Synthetic:
         self.pointer = pointer
         own = dict(arguments)
         self.samples = own.pop("samples", DEFAULT_SAMPLES)
-        self.seed = own.pop("seed", 0)
+        self.seed = own.pop("seed", None) or 0
         self.arguments = own
 
     def identity(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Synthetic:
 
     def decode(self, _scratch: Path) -> Samples:
         """Generate the set: labels are int64, other targets float32."""
-        features = int(self.arguments.get("n_features", 20))
+        features = int(self.arguments.get("n_features") or 20)
         if self.samples * features > MAX_NUMBERS:
             detail = f"{self.samples} samples of {features} features are more than {MAX_NUMBERS} numbers"
             raise self._invalid(f"{self.pointer}/samples", detail)

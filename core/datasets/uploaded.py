@@ -1,0 +1,248 @@
+"""`dataset`: an upload as a source. Tables get their columns' roles here; images and arrays come as they are."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute
+
+from core.datasets import arrays, images
+from core.datasets.columns import Column, as_numbers, stripped
+from core.datasets.formats import TABLES, Limits, UnreadableError
+from core.datasets.samples import Array, Samples
+from core.datasets.tables import Table, scan
+from core.errors import DataInvalid, Issue
+from core.messages import DatasetFile
+from core.spec.job import Columns
+
+pc: Any = compute  # its functions are made at import, so type checkers do not see them
+
+TARGET_NAMES = ("target", "label", "class")
+"""A column of this name is the target where none is named."""
+MAX_CATEGORIES = 1000
+FLOAT32_INTEGERS = 1 << 24
+"""Beyond this not every integer is a float32."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column of a table is what."""
+
+    features: list[str]
+    target: list[str]
+    categorical: list[str]
+    group_by: str | None
+    order_by: str | None
+
+
+class Uploaded:
+    """An upload whose file lies on this machine."""
+
+    def __init__(self, file: DatasetFile, columns: Columns | None, *, header: bool | None, pointer: str) -> None:
+        self.file = file
+        self.columns = columns
+        self.header = header
+        self.pointer = pointer
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the decoded bytes: the file's digest and the columns' roles."""
+        roles = None if self.columns is None else self.columns.model_dump(mode="json")
+        return {"upload": self.file.sha256, "format": self.file.format, "columns": roles, "header": self.header}
+
+    def decode(self, scratch: Path) -> Samples:
+        """Decode the file.
+
+        Raises:
+            DataInvalid: it is not what it claims, or the columns that the spec names are not there.
+        """
+        path, limits = Path(self.file.path), Limits()
+        try:
+            if self.file.format in TABLES:
+                table = scan(path, self.file.format, limits, header=self.header)
+                return read(table, roles_of(table, self.columns), scratch)
+            decode = {"npz": arrays.decode_npz, "idx": arrays.decode_idx, "images": images.decode}[self.file.format]
+            return decode(path, limits, scratch)
+        except UnreadableError as error:
+            raise error.as_invalid(self.pointer) from error
+        except FileNotFoundError as error:
+            detail = "the uploaded file is not there any more"
+            raise DataInvalid(
+                detail, issues=[Issue(self.pointer, "dataset_missing", detail, "upload it again")]
+            ) from error
+
+
+def uploaded(
+    arguments: Mapping[str, Any], uploads: Mapping[str, DatasetFile], columns: Columns | None, pointer: str
+) -> Uploaded:
+    """Find the file that a source's `id` and `version` mean; without a version the newest there is.
+
+    Raises:
+        DataInvalid: no such upload.
+    """
+    name, version = str(arguments.get("id", "")), arguments.get("version")
+    versions = {key: file for key, file in uploads.items() if key.partition("@")[0] == name}
+    key = max(versions, key=_version, default="") if version is None else f"{name}@{version}"
+    if key not in versions:
+        detail = f"there is no data set {name!r}" + (f" with version {version}" if version is not None else "")
+        hint = "GET /v1/datasets lists what was uploaded"
+        raise DataInvalid(detail, issues=[Issue(f"{pointer}/id", "dataset_missing", detail, hint)])
+    return Uploaded(versions[key], columns, header=arguments.get("header"), pointer=pointer)
+
+
+def _version(key: str) -> int:
+    return int(key.partition("@")[2] or 0)
+
+
+def roles_of(table: Table, columns: Columns | None) -> Roles:
+    """Give every column its role.
+
+    Raises:
+        UnreadableError: an unknown name, or no target; `at` points to it.
+    """
+    wanted = columns or Columns()
+    names = list(table.columns)
+    target = [wanted.target] if isinstance(wanted.target, str) else list(wanted.target or ())
+    for at, given in (("target", target), ("features", wanted.features or ()), ("categorical", wanted.categorical)):
+        _check_names(given, names, f"/data/columns/{at}", is_list=at != "target" or not isinstance(wanted.target, str))
+    for at in ("group_by", "order_by"):
+        given = getattr(wanted, at)
+        _check_names([given] if given else [], names, f"/data/columns/{at}", is_list=False)
+    target = target or [_default_target(names)]
+    aside = {*target, wanted.group_by, wanted.order_by}
+    features = [name for name in names if name not in aside] if wanted.features is None else list(wanted.features)
+    both = [name for name in features if name in target]
+    if both:
+        detail = f"column {both[0]!r} is the target and a feature"
+        raise UnreadableError("target_is_feature", detail, "leave it out of features", at="/data/columns/features")
+    if not features:
+        raise UnreadableError("no_features", "no feature column is left", at="/data/columns")
+    return Roles(features, target, list(wanted.categorical), wanted.group_by, wanted.order_by)
+
+
+def _check_names(given: Sequence[str], names: list[str], pointer: str, *, is_list: bool) -> None:
+    for index, name in enumerate(given):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(map(repr, names[:20]))}"
+            at = f"{pointer}/{index}" if is_list else pointer
+            raise UnreadableError("unknown_column", f"the table has no column {name!r}", hint, at=at)
+
+
+def _default_target(names: list[str]) -> str:
+    found = [name for name in names if name.lower() in TARGET_NAMES]
+    if not found:
+        detail = f"no column is called {', '.join(TARGET_NAMES)}, so the target must be named"
+        hint = f'set data.columns.target, for example to the last column, "{names[-1]}"'
+        raise UnreadableError("no_target", detail, hint, at="/data/columns/target")
+    return found[-1]
+
+
+def read(table: Table, roles: Roles, scratch: Path) -> Samples:
+    """Read a table's cells into arrays: features into a file in `scratch`, categories as positions.
+
+    Raises:
+        UnreadableError: a target that is missing in some row, or a category column of too many values.
+    """
+    columns = table.columns
+    coded = {name for name in roles.features if columns[name].kind == "text" or name in roles.categorical}
+    categories = {name: _categories(columns[name]) for name in roles.features if name in coded}
+    classes = _classes(columns[roles.target[0]]) if len(roles.target) == 1 else None
+    for name in roles.target:
+        _check_target(columns[name], is_alone=len(roles.target) == 1)
+    dtype = np.float64 if any(_needs_float64(columns[name]) for name in roles.features) else np.float32
+    shape = (table.rows, len(roles.features))
+    inputs = np.lib.format.open_memmap(scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)
+    others = [name for name in (*roles.target, roles.group_by, roles.order_by) if name]
+    kept: dict[str, list[Array]] = {name: [] for name in others}
+    start = 0
+    for batch in table.batches():
+        stop = start + len(next(iter(batch.values())))
+        for position, name in enumerate(roles.features):
+            inputs[start:stop, position] = _numbers(columns[name], batch[name], categories.get(name))
+        for name, parts in kept.items():
+            parts.append(
+                _numbers(columns[name], batch[name], columns[name].labels() if _is_worded(columns[name]) else None)
+            )
+        start = stop
+    whole = {name: np.concatenate(parts) for name, parts in kept.items()}
+    return Samples(
+        inputs,
+        _target([whole[name] for name in roles.target], [columns[name] for name in roles.target]),
+        roles.features,
+        roles.target,
+        classes,
+        "table",
+        categories=categories,
+        groups=None if roles.group_by is None else _groups(whole[roles.group_by]),
+        order=None if roles.order_by is None else whole[roles.order_by],
+    )
+
+
+def _is_worded(column: Column) -> bool:
+    return column.kind in ("text", "boolean")
+
+
+def _categories(column: Column) -> list[str]:
+    labels = column.labels()
+    if labels is None or len(labels) > MAX_CATEGORIES:
+        detail = f"column {column.name!r} has more than {MAX_CATEGORIES} different values, too many for categories"
+        hint = "leave it out: name the others in data.columns.features"
+        raise UnreadableError("too_many_categories", detail, hint, at="/data/columns/features")
+    return labels
+
+
+def _check_target(column: Column, *, is_alone: bool) -> None:
+    if column.missing:
+        row = (column.first_missing or 0) + 1
+        detail = f"the target {column.name!r} has {column.missing} missing values, the first in row {row}"
+        raise UnreadableError("missing_target", detail, "leave out rows without a target", at="/data/columns/target")
+    if _is_worded(column) and column.kind == "text" and not is_alone:
+        detail = f"the target {column.name!r} holds text; several targets must be numbers"
+        raise UnreadableError("text_target", detail, at="/data/columns/target")
+    if column.kind == "text" and column.labels() is None:
+        raise UnreadableError(
+            "too_many_classes", f"the target {column.name!r} has too many different texts for classes"
+        )
+
+
+def _classes(column: Column) -> list[str] | None:
+    """Names in label order for text, booleans, and integers that are exactly 0…K-1."""
+    labels = column.labels()
+    if _is_worded(column) or labels is None or column.kind != "integer":
+        return labels if _is_worded(column) else None
+    return labels if len(labels) > 1 and labels == [str(label) for label in range(len(labels))] else None
+
+
+def _target(parts: list[Array], columns: list[Column]) -> Array:
+    if len(parts) > 1:
+        return np.stack(parts, axis=1).astype(np.float32)
+    is_label = _is_worded(columns[0]) or columns[0].kind == "integer"
+    return parts[0].astype(np.int64 if is_label else np.float32)
+
+
+def _needs_float64(column: Column) -> bool:
+    return column.kind in ("integer", "number") and max(abs(column.min), abs(column.max)) > FLOAT32_INTEGERS
+
+
+def _groups(values: Array) -> Array:
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def _numbers(column: Column, cells: pa.Array, categories: list[str] | None) -> Array:
+    """Float64 of a batch's cells, NaN where there is none; positions in `categories` where those are given."""
+    if pa.types.is_string(cells.type):
+        cells = stripped(cells)
+    if column.kind == "boolean":
+        cells, categories = pc.utf8_lower(cells), ["false", "true"]
+    if categories is not None and pa.types.is_string(cells.type) and _is_worded(column):
+        codes = pc.index_in(cells, pa.array(categories, pa.string()))
+        return np.asarray(codes.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    numbers = as_numbers(cells, pc.is_valid(cells)) if pa.types.is_string(cells.type) else cells
+    if categories is not None:
+        known = pa.array([float(value) for value in categories], pa.float64())
+        numbers = pc.index_in(numbers, known).cast(pa.float64())
+    return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
