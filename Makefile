@@ -1,0 +1,73 @@
+# `make` lists the verbs. The two that matter: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+.PHONY: help install dev demo run test test-fast check format openapi catalog requirements image clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+UV_PIP = $(BIN)/uv pip install --quiet --python $(BIN)/python
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Two test processes use two cores; more only help where there are more.
+JOBS ?= 2
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.runtime ## Make .venv with the pinned packages and epochd itself
+
+dev: $(VENV)/.dev ## The same, with what tests and checks need
+
+demo: install ## Train examples/digits-early-stopping.json on a throw-away service
+	@$(BIN)/epochd demo examples/digits-early-stopping.json
+
+run: install ## Start the service on http://127.0.0.1:8000, data in ~/.epochd
+	@$(BIN)/epochd up
+
+test: dev ## Run all tests
+	@$(PYTEST) -n $(JOBS) --dist worksteal
+
+test-fast: dev ## Run the tests that start no servers and kill nothing
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m "not fault and not postgres and not redis" -x
+
+check: dev ## Formatting, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyrefly check
+	@$(BIN)/lint-imports
+
+format: dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+openapi: install ## Write docs/openapi.json from the routes
+	@$(BIN)/python -m api.openapi docs/openapi.json
+
+catalog: install ## Derive the catalog of components from the installed packages
+	@$(BIN)/python -m core.train.catalog
+
+requirements: $(VENV)/.uv ## Pin requirements.txt and requirements-dev.txt with hashes
+	@$(COMPILE) --output-file requirements.txt
+	@$(COMPILE) --extra dev --output-file requirements-dev.txt
+
+image: ## Build the container image
+	docker build --tag epochd .
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
+
+# Each stamp is a step that is done; a newer input repeats it.
+$(VENV)/.uv: tools/venv.sh
+	@sh tools/venv.sh $(VENV) $(UV_VERSION)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.uv requirements.txt pyproject.toml
+	@echo "installing the packages of requirements.txt (torch is large: minutes on a slow line)"
+	@$(UV_PIP) --require-hashes --requirement requirements.txt
+	@$(UV_PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	@echo "installing the packages of requirements-dev.txt"
+	@$(UV_PIP) --require-hashes --requirement requirements-dev.txt
+	@touch $@
