@@ -65,9 +65,7 @@ class TrainBatches:
         drop_last: bool,
         device: torch.device,
         transform: Transform | None = None,
-        eval_transform: Transform | None = None,
     ) -> None:
-        self.eval_transform = eval_transform
         self.split, self.seed, self.shuffle, self.device, self.transform = split, seed, shuffle, device, transform
         self.batch_size = min(batch_size, len(split))
         self.samples = len(split) - len(split) % self.batch_size if drop_last else len(split)
@@ -83,6 +81,8 @@ class TrainBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from number `start` on."""
+        if start >= self.count:
+            return  # splitting nothing would give one empty block
         batch = start
         order = self.order(epoch)[start * self.batch_size :].to(self.split.target.device)
         for block in order.split(self.gathered):
@@ -92,10 +92,6 @@ class TrainBatches:
             ):
                 yield self._finish(batch_inputs, batch_target, epoch, batch)
                 batch += 1
-
-    def as_eval(self) -> "EvalBatches":
-        """Return the same set to be judged on: in order, whole, without random transforms."""
-        return EvalBatches(self.split, batch_size=self.batch_size, device=self.device, transform=self.eval_transform)
 
     def _finish(self, inputs: Tensor, target: Tensor, epoch: int, batch: int) -> Batch:
         if inputs.device != self.device:

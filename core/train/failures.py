@@ -21,9 +21,7 @@ def as_failed(error: BaseException, active_seconds: float) -> Failed:
     if isinstance(error, SpecInvalid | DataInvalid):
         issues = [issue.as_json() for issue in error.issues]
     message = f"{type(error).__name__}: {error}" if code in ("crash", "oom", "gpu_oom", "disk_full") else str(error)
-    return Failed(
-        code=code, message=message, stop_reason=stop_reason, issues=issues, active_seconds=active_seconds
-    )
+    return Failed(code=code, message=message, stop_reason=stop_reason, issues=issues, active_seconds=active_seconds)
 
 
 def _stop_reason(error: BaseException) -> StopReason:

@@ -64,6 +64,7 @@ class Trainer:
         schedule: Schedule,
         train: TrainBatches,
         val: EvalBatches | None,
+        train_eval: EvalBatches | None,
         evaluator: Evaluator,
         judge: Judge,
         average: WeightAverage | None,
@@ -71,7 +72,7 @@ class Trainer:
         journal: Journal,
     ) -> None:
         self.plan, self.model, self.updater, self.schedule = plan, model, updater, schedule
-        self.train, self.val, self.evaluator, self.judge = train, val, evaluator, judge
+        self.train, self.val, self.train_eval, self.evaluator, self.judge = train, val, train_eval, evaluator, judge
         self.average, self.watch, self.journal = average, watch, journal
         self.device = train.device
         self.val_metrics: dict[str, Any] | None = None
@@ -87,8 +88,8 @@ class Trainer:
     def begin(self) -> None:
         """Go into training mode; where asked, judge the initial weights first (the row of epoch 0)."""
         self.watch.enter("training")
-        if self.plan.evaluate_at_start and not self.at.is_start_evaluated:
-            train = self.evaluator(self.model, self.train.as_eval())
+        if self.train_eval is not None and self.plan.evaluate_at_start and not self.at.is_start_evaluated:
+            train = self.evaluator(self.model, self.train_eval)
             val = None if self.val is None else self.evaluator(self.model, self.val)
             self.at.is_start_evaluated = True
             self.journal.add(self._row(0, train, val), [])
@@ -190,7 +191,7 @@ class Trainer:
         if self.average is None or start is None or epoch < start or self.at.averaged_epoch == epoch:
             return
         self.average.update()
-        self.average.refresh_batch_norm(inputs for inputs, _ in self.train.as_eval())
+        self.average.refresh_batch_norm(inputs for inputs, _ in self.train_eval or ())
         self.at.averaged_epoch = epoch
 
     def _end(self, epoch: int, loss: float) -> StopReason | None:

@@ -32,6 +32,8 @@ class Schedule:
         self.is_by_step = interval == "step"
         self.lr = self.current()
         """Of every parameter group, as the last update used them."""
+        if swa is not None and swa[0] == 1:
+            self._begin_swa(swa[1])
 
     def current(self) -> list[float]:
         """Return the rate of every parameter group as it is now."""

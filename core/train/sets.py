@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.datasets import Preprocessor, Samples, load, split
+from core.datasets import Preprocessor, Samples, align, load, split
 from core.datasets.preprocess import fills_missing
 from core.datasets.samples import Array
 from core.messages import DatasetFile
@@ -62,7 +62,8 @@ def prepare(data: Data, *, seed: int, target_dtype: torch.dtype, places: Places)
 
     def other(part: DataSplit | Component | None, name: str, rows: Array | None) -> Split | None:
         if isinstance(part, Component):
-            return _tensors(_load(data, part, name, places), preprocessor, target_dtype)
+            own = align(_load(data, part, name, places), source, pointer=f"/data/{name}")
+            return _tensors(own, preprocessor, target_dtype)
         return None if rows is None else _rows(whole, rows)
 
     return Sets(

@@ -1,0 +1,267 @@
+"""From a spec and its sets to a trainer that is ready to start."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from core.spec.job import Component, JobSpec
+from core.train import build, metrics
+from core.train.averaging import WeightAverage
+from core.train.data import EvalBatches, Split, TrainBatches, Transform
+from core.train.early_stopping import EarlyStopper, Mode
+from core.train.evaluating import Evaluator
+from core.train.failures import refuse
+from core.train.journal import Journal
+from core.train.judging import Best, Judge
+from core.train.loop import Trainer
+from core.train.plan import Plan
+from core.train.rng import seed_all
+from core.train.schedule import Schedule
+from core.train.scoring import Scores, preparation
+from core.train.sets import Sets
+from core.train.stopping import StopRules
+from core.train.task import Task
+from core.train.updating import Clipper, LossFn, Penalty, Updater
+from core.train.watch import Watch
+
+RISING = ("accuracy", "f1", "precision", "recall", "auroc", "r2")
+"""Metrics of which more is better; of losses and errors less is."""
+FIXED = (
+    "ToImage",
+    "ToDtype",
+    "ToPureTensor",
+    "RGB",
+    "Normalize",
+    "Resize",
+    "CenterCrop",
+    "Grayscale",
+    "Pad",
+    "Identity",
+)
+"""Transforms that draw nothing: applied once where the result is small enough to keep."""
+KEPT_BYTES = 1 << 30
+
+
+def mode_of(monitor: str) -> Mode:
+    """Return whether less or more of a monitor such as `val_accuracy_top5` is better."""
+    return "max" if monitor.partition("_")[2].startswith(RISING) else "min"
+
+
+def is_fixed(transforms: Iterable[Component]) -> bool:
+    """Return whether the transforms give the same for the same sample, whatever the epoch."""
+    return all(transform.type in FIXED for transform in transforms)
+
+
+def losses_of(spec: JobSpec) -> tuple[Component, ...]:
+    """Return the terms of the loss."""
+    return spec.loss if isinstance(spec.loss, tuple) else (spec.loss,)
+
+
+def rules_of(spec: JobSpec) -> StopRules:
+    """Return the spec's `stop_when`, one rule or several."""
+    rules = spec.stop_when or ()
+    return StopRules(rules if isinstance(rules, tuple) else (rules,))
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The sets as batches, and the shape in which a sample reaches the model."""
+
+    train: TrainBatches
+    val: EvalBatches | None
+    test: EvalBatches | None
+    train_eval: EvalBatches | None
+    """The training set to be judged on, where that is asked for."""
+    sample_shape: tuple[int, ...]
+
+
+def feed(spec: JobSpec, sets: Sets, *, seed: int, device: torch.device) -> Feed:
+    """Put the sets where they are read from, with what is done to every batch."""
+    transforms = spec.data.transforms
+    train_transform, train = _placed(transforms.train if transforms else (), sets.train, device)
+    eval_transform, _ = _transform(transforms.eval if transforms else (), sets.train)
+    sample, _ = sets.train.gather(torch.zeros(1, dtype=torch.int64))
+    shape = tuple((sample if eval_transform is None else eval_transform(sample)).shape[1:])
+    batch_size = len(train) if spec.batch_size == "full" else spec.batch_size
+
+    def judged(split: Split | None) -> EvalBatches | None:
+        if split is None:
+            return None
+        transform, placed = _placed(transforms.eval if transforms else (), split, device)
+        return EvalBatches(placed, batch_size=batch_size, device=device, transform=transform)
+
+    batches = TrainBatches(
+        train,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=spec.shuffle,
+        drop_last=spec.drop_last,
+        device=device,
+        transform=train_transform,
+    )
+    train_eval = judged(sets.train) if spec.evaluate_at_start or spec.swa else None
+    return Feed(batches, judged(sets.val), judged(sets.test), train_eval, shape)
+
+
+def _transform(components: tuple[Component, ...], split: Split) -> tuple[Transform | None, bool]:
+    """Return what is done to a batch of inputs, and whether it draws random numbers."""
+    if components:
+        return build.transforms(list(components)), not is_fixed(components)
+    return (Tensor.float if split.inputs.dtype == torch.uint8 else None), False
+
+
+def _placed(components: tuple[Component, ...], split: Split, device: torch.device) -> tuple[Transform | None, Split]:
+    """Apply what is fixed once, and move the set to the device, where there is room for that."""
+    transform, is_random = _transform(components, split)
+    if transform is not None and not is_random:
+        one = transform(split.gather(torch.zeros(1, dtype=torch.int64))[0])
+        if one.nbytes * len(split) <= KEPT_BYTES:
+            transform, split = None, split.map(transform)
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if split.inputs.nbytes < free_bytes // 4:
+            split = split.to(device)
+    return transform, split
+
+
+def assemble(
+    spec: JobSpec,
+    sets: Sets,
+    task: Task,
+    feed: Feed,
+    *,
+    seed: int,
+    device: torch.device,
+    watch: Watch,
+    journal: Journal,
+) -> Trainer:
+    """Build model, loss, optimizer and schedule, and put them together.
+
+    Args:
+        spec: what to train.
+        sets: the data, for class weights and the target's own units.
+        task: what is learned.
+        feed: the data in batches.
+        seed: of weights, dropout and everything that has no seed of its own.
+        device: where to train.
+        watch: the clock and the ear.
+        journal: where rows go.
+
+    Raises:
+        SpecInvalid: parts that do not go together.
+    """
+    model = build.model(spec, feed.sample_shape, classes=task.classes, seed=seed)
+    model = model.to(device, torch.bfloat16 if spec.precision == "bf16-true" else None)
+    seed_all(seed)
+    optimizer = build.optimizer(spec, model)
+    if isinstance(optimizer, torch.optim.LBFGS) and spec.precision == "16-mixed":
+        raise refuse("/precision", "lbfgs_16_mixed", "LBFGS evaluates the loss several times, which 16-mixed cannot")
+    if spec.ema and spec.swa:
+        raise refuse("/swa", "ema_and_swa", "ema and swa are two answers to which weights are returned: choose one")
+    updates_per_epoch = -(-feed.train.count // spec.accumulate_grad_batches)
+    scores = {
+        split: _scores(spec, sets, task, has_val=feed.val is not None, is_train=split == "train")
+        for split in ("train", "eval")
+    }
+    loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device))
+    updater = Updater(
+        model=cast("Callable[[Tensor], Tensor]", torch.compile(model)) if spec.compile is True else model,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        clip=Clipper(model.parameters(), spec.gradient_clipping),
+        penalty=Penalty(spec.regularization, model) if spec.regularization else None,
+        precision=spec.precision,
+        device=device,
+        scores=scores["train"],
+    )
+    plan = Plan(
+        epochs=spec.epochs,
+        updates_per_epoch=updates_per_epoch,
+        batch_size=feed.train.batch_size,
+        accumulate=spec.accumulate_grad_batches,
+        max_steps=spec.max_steps,
+        validate_epochs=spec.validate_every.epochs,
+        validate_steps=spec.validate_every.steps,
+        evaluate_at_start=spec.evaluate_at_start,
+        swa_start_epoch=spec.swa.start_epoch if spec.swa else None,
+    )
+    trainer = Trainer(
+        plan,
+        model=model,
+        updater=updater,
+        schedule=_schedule(spec, optimizer, updates_per_epoch, has_val=feed.val is not None),
+        train=feed.train,
+        val=feed.val,
+        train_eval=feed.train_eval,
+        evaluator=_evaluator(spec, loss_fn, scores["eval"], device, lambda: watch.tick(trainer.progress)),
+        judge=_judge(spec, has_val=feed.val is not None),
+        average=_average(spec, model),
+        watch=watch,
+        journal=journal,
+    )
+    return trainer
+
+
+def _evaluator(
+    spec: JobSpec, loss_fn: LossFn, scores: Scores, device: torch.device, tick: Callable[[], None]
+) -> Evaluator:
+    return Evaluator(loss_fn=loss_fn, scores=scores, precision=spec.precision, device=device, tick=tick)
+
+
+def class_weights(spec: JobSpec, train: Split, task: Task, device: torch.device) -> Tensor | None:
+    """Return ``n / (classes * n_c)`` by class where the loss asks for `weight: "balanced"`."""
+    if task.classes is None or all(term.arguments.get("weight") != "balanced" for term in losses_of(spec)):
+        return None
+    target = train.target if train.rows is None else train.target[train.rows]
+    counts = torch.bincount(target.reshape(-1).long(), minlength=task.classes).double()
+    return (counts.sum() / (task.classes * counts.clamp(min=1))).float().to(device)
+
+
+def _scores(spec: JobSpec, sets: Sets, task: Task, *, has_val: bool, is_train: bool) -> Scores:
+    wanted = spec.metrics
+    if wanted is None:
+        wanted = tuple(Component(type=name) for name in metrics.DEFAULTS[task.name])
+    chosen = {
+        name: metrics.make(component, classes=2 if task.name == "binary" else task.classes or 0)
+        for name, component in metrics.named(wanted).items()
+        if not (is_train and has_val and component.type == "confusion_matrix")
+    }
+    inverse = sets.preprocessor.inverse_target
+
+    def to_own_units(values: Tensor) -> Tensor:
+        if not sets.preprocessor.scales_target:
+            return values
+        return torch.from_numpy(inverse(values.cpu().numpy())).to(values.device)
+
+    is_probability = any(term.type == "BCELoss" for term in losses_of(spec))
+    return Scores(chosen, preparation(task.name, is_probability=is_probability, to_own_units=to_own_units))
+
+
+def _schedule(spec: JobSpec, optimizer: torch.optim.Optimizer, updates_per_epoch: int, *, has_val: bool) -> Schedule:
+    arguments = spec.lr_scheduler.arguments if spec.lr_scheduler else {}
+    scheduler = build.lr_scheduler(spec, optimizer, steps_per_epoch=updates_per_epoch, epochs=spec.epochs)
+    swa = (spec.swa.start_epoch, spec.swa.lr) if spec.swa and spec.swa.lr else None
+    return Schedule(
+        optimizer,
+        scheduler,
+        interval=str(arguments.get("interval", "epoch")),
+        monitor=str(arguments.get("monitor", "val_loss" if has_val else "train_loss")),
+        swa=swa,
+    )
+
+
+def _judge(spec: JobSpec, *, has_val: bool) -> Judge:
+    early = spec.early_stopping
+    if early is None:
+        return Judge(None, rules_of(spec), Best("val_loss" if has_val else "train_loss", "min"))
+    mode = early.mode or mode_of(early.monitor)
+    return Judge(EarlyStopper(early, mode), rules_of(spec), Best(early.monitor, mode))
+
+
+def _average(spec: JobSpec, model: nn.Module) -> WeightAverage | None:
+    if spec.ema:
+        return WeightAverage(model, decay=spec.ema.decay)
+    return WeightAverage(model, decay=None) if spec.swa else None

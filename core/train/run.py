@@ -1,0 +1,160 @@
+"""One attempt of a job, in a process of its own: from the order to the last message.
+
+order -> check the spec -> load data -> assemble -> resume -> fit -> finish
+"""
+
+import json
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import Issue, SpecInvalid
+from core.messages import Done, Failed, Started, Stopped, TrainOrder
+from core.spec import parse_object, to_json
+from core.spec.job import JobSpec
+from core.train import numerics, preflight, sets, task
+from core.train.assembling import assemble, feed
+from core.train.checkpoint import FolderStore, load_first
+from core.train.failures import as_failed
+from core.train.finishing import finish
+from core.train.journal import Journal
+from core.train.loop import Trainer, fit
+from core.train.pipe import Pipe, SupervisorGoneError
+from core.train.roles import Channel
+from core.train.watch import Interrupted, TimeUsedUp, Watch
+
+
+def main(channel: Channel, request: dict[str, Any]) -> None:
+    """Carry out a `TrainOrder`; say over `channel` how it goes and how it ended.
+
+    Args:
+        channel: the pipe to the supervisor.
+        request: a `TrainOrder` as a dict.
+    """
+    order = TrainOrder.model_validate(request)
+    pipe = Pipe(channel)
+    limit = order.spec.get("execution", {}).get("max_runtime_seconds")
+    watch = Watch(pipe, pipe, earlier_seconds=order.active_seconds, limit_seconds=limit)
+    attempt = Attempt(order, pipe, watch)
+    try:
+        pipe.send(attempt.run())
+    except SupervisorGoneError:
+        sys.stdout.flush()
+        os._exit(1)  # nobody waits for an answer; threads of torch may be busy
+
+
+@dataclass
+class Attempt:
+    """What one attempt knows while it goes on."""
+
+    order: TrainOrder
+    pipe: Pipe
+    watch: Watch
+    trainer: Trainer | None = None
+
+    def run(self) -> Done | Stopped | Failed:
+        """Train; return the last message, whatever happens."""
+        try:
+            return self._train()
+        except Interrupted as stop:
+            return self._after(lambda: self._stopped(stop.reason))
+        except TimeUsedUp as over:
+            return self._after(lambda: self._out_of_time(over))
+        except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes a message
+            return self._failed(error)
+
+    def _train(self) -> Done | Failed:
+        order = self.order
+        spec, resolved, warnings, summary = self._plan()
+        seed = spec.seed if spec.seed is not None else 0
+        device = numerics.device_of(order.device, spec.execution.device)
+        threads = order.threads or spec.execution.threads or numerics.choose_threads(_flops_per_batch(spec, summary))
+        numerics.settle(threads, is_deterministic=spec.deterministic)
+        fingerprint = numerics.fingerprint(device, threads)
+        if order.numerics is not None and order.numerics != fingerprint:
+            warnings.append(_numerics_changed(order.numerics, fingerprint))
+        self.watch.look()
+        self.watch.enter("loading_data")
+        job = task.resolve(spec, _facts(spec, order))
+        data = sets.prepare(spec.data, seed=seed, target_dtype=job.target_dtype, places=_places(order))
+        batches = feed(spec, data, seed=seed, device=device)
+        folder = Path(order.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(
+            self.pipe,
+            FolderStore(folder),
+            every=spec.checkpoints.every,
+            published_epochs=order.published_epochs,
+            is_start_published=bool(order.checkpoints),
+        )
+        trainer = assemble(spec, data, job, batches, seed=seed, device=device, watch=self.watch, journal=journal)
+        state, problems = load_first(order.checkpoints, order.checkpoint_digests, device)
+        warnings.extend({"pointer": "", "code": "checkpoint_passed_over", "detail": problem} for problem in problems)
+        if state is not None:
+            trainer.load_state_dict(state)
+        self.trainer = trainer
+        resolved = _as_run(resolved, seed=seed, device=device.type, threads=threads)
+        self.pipe.send(
+            Started(resolved_spec=resolved, numerics=fingerprint, from_epoch=trainer.at.epoch, warnings=warnings)
+        )
+        stop_reason = fit(trainer)
+        return finish(
+            trainer,
+            stop_reason,
+            spec=spec,
+            resolved=resolved,
+            fingerprint=fingerprint,
+            sets=data,
+            task=job,
+            feed=batches,
+            folder=folder,
+        )
+
+    def _plan(self) -> tuple[JobSpec, dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+        """Check the spec as preflight did (or could not); return it resolved, its warnings and its summary."""
+        order = self.order
+        spec = parse_object(order.spec)
+        if spec.seed is None:
+            spec = parse_object({**order.spec, "seed": secrets.randbits(63)})
+        places = _places(order)
+        report = preflight.check(
+            spec,
+            datasets_dir=places.datasets_dir,
+            cache_dir=places.cache_dir,
+            uploads=places.uploads,
+            max_parameters=order.max_parameters,
+        )
+        if report.errors:
+            raise SpecInvalid(report.errors)
+        return spec, report.resolved_spec, [issue.as_json() for issue in report.warnings], report.summary
+
+    def _after(self, end: Callable[[], Stopped | Failed]) -> Stopped | Failed:
+        try:
+            return end()
+        except Exception as error:  # noqa: BLE001 - the process boundary again: the last checkpoint may fail
+            return self._failed(error)
+
+    def _stopped(self, reason: str) -> Stopped:
+        """Save where it stands; a cancelled job needs that only for rows that nobody has seen yet."""
+        trainer = self.trainer
+        if trainer is not None and trainer.at.stop_reason is None and (reason != "cancel" or trainer.journal.rows):
+            trainer.save()
+        return Stopped(reason=reason, active_seconds=self.watch.active_seconds)
+
+    def _out_of_time(self, over: TimeUsedUp) -> Failed:
+        if self.trainer is not None and self.trainer.journal.rows:
+            self.trainer.save()
+        return as_failed(over, self.watch.active_seconds)
+
+    def _failed(self, error: Exception) -> Failed:
+        traceback.print_exc()  # to stderr: the job's log
+        return as_failed(error, self.watch.active_seconds)
+
+
+def _places(order: TrainOrder) -> sets.Places:
+    return sets.Places(Path(order.datasets_dir), Path(order.cache_dir), order.datasets)
