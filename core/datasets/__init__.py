@@ -7,19 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from core.datasets.aligning import align
     from core.datasets.loading import describe, load
     from core.datasets.preprocess import Preprocessor
     from core.datasets.profiling import preview, profile
     from core.datasets.samples import Facts, Samples
     from core.datasets.splitting import Split, split
 
-__all__ = ["Facts", "Preprocessor", "Samples", "Split", "describe", "load", "preview", "profile", "split"]
+__all__ = ["Facts", "Preprocessor", "Samples", "Split", "align", "describe", "load", "preview", "profile", "split"]
 
 _HOMES = {
     "Facts": "samples",
     "Preprocessor": "preprocess",
     "Samples": "samples",
     "Split": "splitting",
+    "align": "aligning",
     "describe": "loading",
     "load": "loading",
     "preview": "profiling",

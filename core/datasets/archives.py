@@ -2,7 +2,7 @@
 
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -27,7 +27,7 @@ class Archive:
         return sorted(self.entries)
 
     @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
+    def open(self, name: str) -> Generator[IO[bytes]]:
         """Open a file to read it; it gives no more bytes than the archive's table says.
 
         Raises:
@@ -45,7 +45,7 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
+def open_archive(path: Path, limits: Limits) -> Generator[Archive]:
     """Open a zip archive whose names and sizes are harmless.
 
     Raises:

@@ -17,6 +17,8 @@ DIGITS_MAX = 16  # brightest pixel of sklearn's digits
 class Bundled:
     """One of scikit-learn's own sets, as a table of float32, or digits as images."""
 
+    takes_columns = False
+
     def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
         self.name = name
         self.is_image = arguments.get("as") == "image"

@@ -22,6 +22,8 @@ CIFAR_SIDE = 32
 class Folder:
     """MNIST, FashionMNIST or CIFAR10; `train` chooses between the two sets that each consists of."""
 
+    takes_columns = False
+
     def __init__(self, name: str, arguments: Mapping[str, Any], *, root: Path, pointer: str) -> None:
         self.name = name
         self.is_train = bool(arguments.get("train", True))

@@ -1,6 +1,7 @@
 """The formats of uploads, what they may cost, and the error of whatever cannot be read as what it claims to be."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from core.errors import DataInvalid, Issue
 
@@ -33,14 +34,19 @@ class Limits:
 class UnreadableError(Exception):
     """Data that is not what it claims to be: `code`, one sentence that names the place, and what to do about it."""
 
-    def __init__(self, code: str, detail: str, hint: str | None = None, *, at: str = "") -> None:
+    def __init__(
+        self, code: str, detail: str, hint: str | None = None, *, at: str = "", fix: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.hint = hint
         self.at = at
-        """Rest of the pointer, where the caller's words are wrong rather than the data's."""
+        """The pointer, where the caller's words are wrong rather than the data's."""
+        self.fix = fix
+        """One operation of a JSON Patch that mends the caller's words."""
 
     def as_invalid(self, pointer: str) -> DataInvalid:
         """Return the error for the caller, pointing to where the data is named."""
-        return DataInvalid(self.detail, issues=[Issue(self.at or pointer, self.code, self.detail, self.hint)])
+        fix = None if self.fix is None else (self.fix,)
+        return DataInvalid(self.detail, issues=[Issue(self.at or pointer, self.code, self.detail, self.hint, fix)])

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.datasets.cache import Cache
+from core.datasets.formats import UnreadableError
+from core.datasets.roles import select
 from core.datasets.samples import Array, Facts, Samples
 from core.errors import DataInvalid, Issue
 from core.messages import DatasetFile
@@ -17,7 +19,12 @@ SUBSET_SEED = 20_240_117
 
 
 class Source(Protocol):
-    """Somebody who can decode a source."""
+    """Somebody who can decode a source; `takes_columns` where columns get their roles while decoding."""
+
+    @property
+    def takes_columns(self) -> bool:
+        """Whether `data.columns` decides what is decoded."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the decoded bytes: the cache's key."""
@@ -46,7 +53,7 @@ def load(
         datasets_dir: the operator's folder of torchvision's sets.
         cache_dir: decoded arrays are kept there.
         uploads: local files by `"<dataset id>@<version>"`.
-        columns: roles of a table's columns, for uploads.
+        columns: roles of a table's columns.
         max_samples: use only so many: those that come first in a fixed permutation, in the source's order. That is
             the same choice every time, and one that holds all classes of a file sorted by class.
         allow_missing: keep missing values as NaN (an imputer follows) instead of refusing them.
@@ -56,10 +63,7 @@ def load(
         DataInvalid: the data is not there, or not what the source says; issues point into the spec.
     """
     reader = _reader(source, datasets_dir, uploads, columns, pointer)
-    samples, facts = _limited(*Cache(cache_dir).entry(reader.identity(), reader.decode), max_samples)
-    if not allow_missing:
-        _refuse_missing(facts, pointer)
-    return samples
+    return _decoded(reader, cache_dir, columns, max_samples, allow_missing=allow_missing, pointer=pointer)[0]
 
 
 def describe(
@@ -79,13 +83,31 @@ def describe(
         DataInvalid: as `load`.
     """
     reader = _reader(source, datasets_dir, uploads, columns, pointer)
-    _, facts = _limited(*Cache(cache_dir).entry(reader.identity(), reader.decode), max_samples)
+    return _decoded(reader, cache_dir, columns, max_samples, allow_missing=allow_missing, pointer=pointer)[1]
+
+
+def _decoded(
+    reader: Source,
+    cache_dir: Path,
+    columns: Columns | None,
+    max_samples: int | None,
+    *,
+    allow_missing: bool,
+    pointer: str,
+) -> tuple[Samples, Facts]:
+    samples, facts = _narrowed(*Cache(cache_dir).entry(reader.identity(), reader.decode), max_samples)
+    if columns is not None and not reader.takes_columns:
+        try:
+            samples = select(samples, columns)
+        except UnreadableError as error:
+            raise error.as_invalid(pointer) from error
+        facts = samples.facts()
     if not allow_missing:
         _refuse_missing(facts, pointer)
-    return facts
+    return samples, facts
 
 
-def _limited(samples: Samples, facts: Facts, max_samples: int | None) -> tuple[Samples, Facts]:
+def _narrowed(samples: Samples, facts: Facts, max_samples: int | None) -> tuple[Samples, Facts]:
     if max_samples is None or max_samples >= facts.samples:
         return samples, facts
     part = samples.take(subset(facts.samples, max_samples))

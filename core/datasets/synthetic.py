@@ -21,6 +21,8 @@ MAX_NUMBERS = 1 << 28
 class Synthetic:
     """A generated set: `samples` (default 100) are drawn with `seed` (default 0)."""
 
+    takes_columns = False
+
     def __init__(self, name: str, arguments: Mapping[str, Any], *, pointer: str) -> None:
         self.name = name
         self.pointer = pointer

@@ -1,8 +1,6 @@
 """`dataset`: an upload as a source. Tables get their columns' roles here; images and arrays come as they are."""
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from pyarrow import compute
 from core.datasets import arrays, images
 from core.datasets.columns import Column, as_numbers, stripped
 from core.datasets.formats import TABLES, Limits, UnreadableError
+from core.datasets.roles import MAX_CATEGORIES, Roles, groups_of, roles_of, too_many_categories
 from core.datasets.samples import Array, Samples
 from core.datasets.tables import Table, scan
 from core.errors import DataInvalid, Issue
@@ -21,22 +20,8 @@ from core.spec.job import Columns
 
 pc: Any = compute  # its functions are made at import, so type checkers do not see them
 
-TARGET_NAMES = ("target", "label", "class")
-"""A column of this name is the target where none is named."""
-MAX_CATEGORIES = 1000
 FLOAT32_INTEGERS = 1 << 24
 """Beyond this not every integer is a float32."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which column of a table is what."""
-
-    features: list[str]
-    target: list[str]
-    categorical: list[str]
-    group_by: str | None
-    order_by: str | None
 
 
 class Uploaded:
@@ -47,10 +32,11 @@ class Uploaded:
         self.columns = columns
         self.header = header
         self.pointer = pointer
+        self.takes_columns = file.format in TABLES
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the decoded bytes: the file's digest and the columns' roles."""
-        roles = None if self.columns is None else self.columns.model_dump(mode="json")
+        roles = None if self.columns is None or not self.takes_columns else self.columns.model_dump(mode="json")
         return {"upload": self.file.sha256, "format": self.file.format, "columns": roles, "header": self.header}
 
     def decode(self, scratch: Path) -> Samples:
@@ -61,9 +47,9 @@ class Uploaded:
         """
         path, limits = Path(self.file.path), Limits()
         try:
-            if self.file.format in TABLES:
+            if self.takes_columns:
                 table = scan(path, self.file.format, limits, header=self.header)
-                return read(table, roles_of(table, self.columns), scratch)
+                return read(table, roles_of(list(table.columns), self.columns), scratch)
             decode = {"npz": arrays.decode_npz, "idx": arrays.decode_idx, "images": images.decode}[self.file.format]
             return decode(path, limits, scratch)
         except UnreadableError as error:
@@ -95,50 +81,6 @@ def uploaded(
 
 def _version(key: str) -> int:
     return int(key.partition("@")[2] or 0)
-
-
-def roles_of(table: Table, columns: Columns | None) -> Roles:
-    """Give every column its role.
-
-    Raises:
-        UnreadableError: an unknown name, or no target; `at` points to it.
-    """
-    wanted = columns or Columns()
-    names = list(table.columns)
-    target = [wanted.target] if isinstance(wanted.target, str) else list(wanted.target or ())
-    for at, given in (("target", target), ("features", wanted.features or ()), ("categorical", wanted.categorical)):
-        _check_names(given, names, f"/data/columns/{at}", is_list=at != "target" or not isinstance(wanted.target, str))
-    for at in ("group_by", "order_by"):
-        given = getattr(wanted, at)
-        _check_names([given] if given else [], names, f"/data/columns/{at}", is_list=False)
-    target = target or [_default_target(names)]
-    aside = {*target, wanted.group_by, wanted.order_by}
-    features = [name for name in names if name not in aside] if wanted.features is None else list(wanted.features)
-    both = [name for name in features if name in target]
-    if both:
-        detail = f"column {both[0]!r} is the target and a feature"
-        raise UnreadableError("target_is_feature", detail, "leave it out of features", at="/data/columns/features")
-    if not features:
-        raise UnreadableError("no_features", "no feature column is left", at="/data/columns")
-    return Roles(features, target, list(wanted.categorical), wanted.group_by, wanted.order_by)
-
-
-def _check_names(given: Sequence[str], names: list[str], pointer: str, *, is_list: bool) -> None:
-    for index, name in enumerate(given):
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(map(repr, names[:20]))}"
-            at = f"{pointer}/{index}" if is_list else pointer
-            raise UnreadableError("unknown_column", f"the table has no column {name!r}", hint, at=at)
-
-
-def _default_target(names: list[str]) -> str:
-    found = [name for name in names if name.lower() in TARGET_NAMES]
-    if not found:
-        detail = f"no column is called {', '.join(TARGET_NAMES)}, so the target must be named"
-        hint = f'set data.columns.target, for example to the last column, "{names[-1]}"'
-        raise UnreadableError("no_target", detail, hint, at="/data/columns/target")
-    return found[-1]
 
 
 def read(table: Table, roles: Roles, scratch: Path) -> Samples:
@@ -177,7 +119,7 @@ def read(table: Table, roles: Roles, scratch: Path) -> Samples:
         classes,
         "table",
         categories=categories,
-        groups=None if roles.group_by is None else _groups(whole[roles.group_by]),
+        groups=None if roles.group_by is None else groups_of(whole[roles.group_by]),
         order=None if roles.order_by is None else whole[roles.order_by],
     )
 
@@ -189,9 +131,7 @@ def _is_worded(column: Column) -> bool:
 def _categories(column: Column) -> list[str]:
     labels = column.labels()
     if labels is None or len(labels) > MAX_CATEGORIES:
-        detail = f"column {column.name!r} has more than {MAX_CATEGORIES} different values, too many for categories"
-        hint = "leave it out: name the others in data.columns.features"
-        raise UnreadableError("too_many_categories", detail, hint, at="/data/columns/features")
+        raise too_many_categories(column.name)
     return labels
 
 
@@ -226,10 +166,6 @@ def _target(parts: list[Array], columns: list[Column]) -> Array:
 
 def _needs_float64(column: Column) -> bool:
     return column.kind in ("integer", "number") and max(abs(column.min), abs(column.max)) > FLOAT32_INTEGERS
-
-
-def _groups(values: Array) -> Array:
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
 def _numbers(column: Column, cells: pa.Array, categories: list[str] | None) -> Array:

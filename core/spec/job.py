@@ -107,7 +107,8 @@ class Columns(Part):
         ]
         | None
     ) = None
-    """Name of the target column, or several for many outputs. Default: the last column."""
+    """Name of the target column, or several for many outputs. Default: a column
+    called `target`, `label` or `class`; any other must be named."""
     categorical: Items[str] = ()
     """Feature columns that hold categories although they may look like numbers. Default none."""
     group_by: str | None = None
@@ -135,7 +136,7 @@ class Data(Part):
     test: Split | None = None
     """The test set, looked at once at the end: a source, or a part of `train`. Default none: no test metrics."""
     columns: Columns | None = None
-    """Roles of a table's columns. Default: the last one is the target, all others are features."""
+    """Roles of a table's columns. Default: all are features but one called `target`, `label` or `class`."""
     preprocess: Items[Named] = ()
     """`sklearn.preprocessing` and `sklearn.impute` steps, fitted on train only. Default none."""
     transforms: Transforms | None = None
