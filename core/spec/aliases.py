@@ -56,7 +56,7 @@ TYPES: dict[str, Pairs] = {
         ("kaiming", "kaiming_normal_"), ("truncated_normal", "trunc_normal_"),
     ),
     "metrics": (
-        ("acc", "accuracy"), ("auc", "auroc"), ("roc_auc", "auroc"), ("mse", "rmse"), ("f_score", "f1"),
+        ("acc", "accuracy"), ("auc", "auroc"), ("roc_auc", "auroc"), ("f_score", "f1"),
         ("mean_absolute_error", "mae"), ("cross_entropy", "log_loss"), ("top_k_accuracy", "accuracy"),
     ),
     "models": (("mlp", "Sequential"), ("Functional", "Graph")),

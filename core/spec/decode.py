@@ -15,6 +15,8 @@ from core.spec.pointer import join
 
 MAX_DEPTH = 80
 """Objects and arrays within each other; 20 nested layers need 40 to 60."""
+MAX_ITEMS = 10_000
+"""Items of one array or object: five times the layers of a model."""
 
 # Strings are matched whole, so that what stands in them is not taken for numbers or brackets.
 _TOKEN = re.compile(
@@ -133,6 +135,8 @@ def _problem(value: Any, depth: int) -> tuple[str, str] | None:
 def _container_problem(value: dict[Any, Any] | list[Any], depth: int) -> tuple[str, str] | None:
     if depth >= MAX_DEPTH:
         return "too_deep", f"Arrays and objects are nested deeper than {MAX_DEPTH}"
+    if len(value) > MAX_ITEMS:
+        return "too_many_items", f"An array or object has {len(value)} items; {MAX_ITEMS} are the limit"
     if isinstance(value, _Repeated):
         return "duplicate_key", f'The key "{value.key}" stands twice in the same object'
     for key in value if isinstance(value, dict) else ():

@@ -56,8 +56,8 @@ def described(schema: Schema) -> str:
     if "x-component" in schema:
         return "a name or an object with `type`"
     if schema.get("type") == "array":
-        count = schema["maxItems"] if schema.get("maxItems") == schema.get("minItems") else None
-        return f"an array of {count}" if count else "an array"
+        least, most = schema.get("minItems"), schema.get("maxItems")
+        return f"an array of {most}" if most is not None and least == most else "an array"
     return " or ".join(_TYPES[name][0] for name in types_of(schema)) or "anything"
 
 

@@ -28,6 +28,9 @@ def _nearest(wrong: str, right: tuple[str, ...], aliases: Pairs) -> str | None:
                 return name
         if candidate in spellings:
             return spellings[candidate]
+    beginning = sorted(plain for plain in spellings if len(wrong) > 1 and plain.startswith(_plain(wrong)))
+    if beginning:
+        return spellings[beginning[0]]
     found = get_close_matches(_plain(_tail(wrong)), list(spellings), n=1, cutoff=0.7)
     return spellings[found[0]] if found else None
 

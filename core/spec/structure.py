@@ -69,7 +69,7 @@ def issues_of(error: ValidationError, body: Any) -> Iterator[Issue]:
         body: the value that was validated, as it was posted.
     """
     for found in error.errors(include_url=False):
-        location = [part for part in found["loc"] if not (isinstance(part, str) and part.startswith(job.CHOICE))]
+        location = _location(found["loc"], body)
         pointer = join("", *location)
         kind, context, value = found["type"], found.get("ctx", {}), found["input"]
         if kind == "extra_forbidden":
@@ -84,6 +84,26 @@ def issues_of(error: ValidationError, body: Any) -> Iterator[Issue]:
             yield _not_allowed(location, context["expected"], value)
         else:
             yield out_of_range(pointer, RULES.get(kind, f"is not valid: {found['msg']}").format(**context), value)
+
+
+def _location(path: tuple[str | int, ...], body: Any) -> list[str | int]:
+    """Return the place in the posted body: without tags of choices, and not inside a bare name."""
+    location: list[str | int] = []
+    for part in path:
+        if isinstance(part, str) and part.startswith(job.CHOICE):
+            continue
+        if isinstance(body, str):
+            break
+        location.append(part)
+        body = _child(body, part)
+    return location
+
+
+def _child(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (LookupError, TypeError):
+        return None
 
 
 def _unknown_key(location: list[str | int], body: Any) -> Issue:

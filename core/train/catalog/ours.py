@@ -17,13 +17,23 @@ from core.train.catalog.vision import MODEL_ARGUMENTS
 _BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 _TORCHVISION = ("CIFAR10", "FashionMNIST", "MNIST")
 _SYNTHETIC = (
-    "blobs", "circles", "classification", "friedman1", "friedman2", "friedman3", "gaussian_quantiles", "moons",
-    "regression", "s_curve", "swiss_roll",
+    "blobs", "circles", "classification", "friedman1", "friedman2", "friedman3", "gaussian_quantiles", "hastie_10_2",
+    "moons", "multilabel_classification", "regression", "s_curve", "sparse_uncorrelated", "swiss_roll",
 )  # fmt: skip
 _PREPROCESS = (
     preprocessing.StandardScaler, preprocessing.MinMaxScaler, preprocessing.MaxAbsScaler, preprocessing.RobustScaler,
-    preprocessing.OneHotEncoder, preprocessing.OrdinalEncoder, impute.SimpleImputer,
+    preprocessing.QuantileTransformer, preprocessing.Normalizer, preprocessing.Binarizer,
+    preprocessing.PolynomialFeatures, preprocessing.OneHotEncoder, preprocessing.OrdinalEncoder, impute.SimpleImputer,
 )  # fmt: skip
+_NOT_IN_A_STEP = frozenset({
+    "copy", "dtype", "sparse_output", "feature_name_combiner", "add_indicator", "min_frequency", "max_categories",
+})  # fmt: skip
+"""Arguments that change what comes out in a way that the service does not carry."""
+_NOT_IN_A_SOURCE = frozenset({
+    "random_state", "n_samples", "return_centers", "return_X_y", "return_indicator", "return_distributions", "coef",
+    "sparse",
+})  # fmt: skip
+"""Arguments that have a word of their own here (`samples`, `seed`) or change what is returned."""
 _AVERAGE: Schema = {"enum": ["binary", "macro", "micro", "weighted"]}
 
 
@@ -77,11 +87,10 @@ def data_sources() -> dict[str, Body]:
 def preprocess() -> dict[str, Body]:
     """Steps of scikit-learn that are fitted on the training set."""
     columns = {"columns": parameter({"type": "array", "items": {"type": "string"}, "minItems": 1})}
-    left_out = {"copy", "dtype", "sparse_output", "missing_values", "feature_name_combiner", "add_indicator"}
     return {
         cls.__name__: {
             "help": first_line(cls),
-            "parameters": _listed({**_sklearn(cls, cls._parameter_constraints, left_out), **columns}),
+            "parameters": _listed({**_sklearn(cls, cls._parameter_constraints, _NOT_IN_A_STEP), **columns}),
         }
         for cls in _PREPROCESS
     }
@@ -102,6 +111,7 @@ def metrics() -> dict[str, Body]:
         "auroc": _entry("Area under the receiver operating characteristic", average=one_vs_rest),
         "log_loss": _entry("Mean negative logarithm of the probability given to the true class"),
         "confusion_matrix": _entry("Counts by true class (rows) and predicted class (columns)"),
+        "mse": _entry("Mean squared error, in the square of the target's units"),
         "mae": _entry("Mean absolute error, in the target's units"),
         "rmse": _entry("Root of the mean squared error, in the target's units"),
         "r2": _entry("Share of the target's variance that is explained"),
@@ -120,17 +130,14 @@ def _listed(parameters: dict[str, Body]) -> list[Body]:
 
 def _synthetic(function: Any) -> Body:
     """Return the arguments of a `make_*` function, with `samples` and `seed` for its own two words."""
-    left_out = {"return_centers", "return_X_y", "coef", "random_state", "n_samples"}
     constraints = function._skl_parameter_constraints  # noqa: SLF001 - scikit-learn's only machine-readable types
-    own = _sklearn(function, constraints, left_out)
-    samples = parameter(
-        {"type": "integer", "minimum": 1}, default=inspect.signature(function).parameters["n_samples"].default
-    )
+    own = _sklearn(function, constraints, _NOT_IN_A_SOURCE)
+    samples = parameter({"type": "integer", "minimum": 1}, default=100)
     seed = parameter({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]})
     return {"help": first_line(function), "parameters": _listed({"samples": samples, **own, "seed": seed})}
 
 
-def _sklearn(target: Callable[..., Any], constraints: dict[str, Any], left_out: set[str]) -> dict[str, Body]:
+def _sklearn(target: Callable[..., Any], constraints: dict[str, Any], left_out: frozenset[str]) -> dict[str, Body]:
     found: dict[str, Body] = {}
     for name, option in inspect.signature(target).parameters.items():
         if name in left_out:
@@ -151,7 +158,10 @@ def _constraint(item: Any) -> Schema | None:
         return _interval(item)
     if isinstance(item, StrOptions):
         return {"enum": sorted(str(option) for option in vars(item)["options"])}
+    if type(item).__name__ == "MissingValues":
+        return {"type": ["number", "string", "null"]}
     known: dict[Any, Schema] = {
+        "random_state": {"type": ["integer", "null"]},
         "boolean": {"type": "boolean"},
         "array-like": {"type": "array"},
         Real: {"type": "number"},
