@@ -52,7 +52,7 @@ class Component(BaseModel):
         return self.model_extra or {}
 
 
-Named = Annotated[Component, BeforeValidator(_from_name)]
+Named = Annotated[Component, BeforeValidator(_from_name, json_schema_input_type=Component | str)]
 
 
 def _split_or_source(value: object) -> str:
@@ -152,7 +152,7 @@ class LossTerm(Component):
     """Factor of this loss in the sum. Default 1."""
 
 
-NamedTerm = Annotated[LossTerm, BeforeValidator(_from_name)]
+NamedTerm = Annotated[LossTerm, BeforeValidator(_from_name, json_schema_input_type=LossTerm | str)]
 
 
 class Regularization(Part):

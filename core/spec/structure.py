@@ -57,8 +57,10 @@ PARTS: dict[tuple[str, ...], type[BaseModel]] = {
 }
 """The model of the object at each path (without indices): whose fields an unknown key is compared with."""
 
-WORDS_OR: dict[tuple[str, ...], str] = {("batch_size",): "an integer or", ("checkpoints", "every"): "an object or"}
-"""What else than the words a field with a choice takes."""
+OR_WORD: dict[tuple[str, ...], str] = {("batch_size",): '"full"', ("compile",): '"auto"'}
+"""The word that a field takes besides values of its type."""
+OR_TYPE: dict[tuple[str, ...], str] = {("batch_size",): "an integer", ("checkpoints", "every"): "an object"}
+"""The type that a field takes besides its word."""
 
 
 def issues_of(error: ValidationError, body: Any) -> Iterator[Issue]:
@@ -78,6 +80,8 @@ def issues_of(error: ValidationError, body: Any) -> Iterator[Issue]:
             yield Issue(pointer, "missing", f"{quoted(str(location[-1]))} is required.", hint=_description(location))
         elif kind == "too_short" and len(value) >= context["min_length"]:
             continue  # pydantic counts valid items only; the invalid ones have issues of their own
+        elif kind == "model_type" and context["class_name"] in ("Component", "LossTerm"):
+            yield wrong_type(pointer, "a name or an object with `type`", value, lambda _: False)
         elif kind in EXPECTED:
             yield _wrong_type(location, *EXPECTED[kind], value)
         elif kind == "literal_error":
@@ -119,23 +123,17 @@ def _unknown_key(location: list[str | int], body: Any) -> Issue:
 
 
 def _wrong_type(location: list[str | int], expected: str, types: tuple[type, ...], value: Any) -> Issue:
-    if isinstance(value, str) and _path(location) in WORDS_OR:
-        expected = f'{expected} or "full"'
+    word = OR_WORD.get(_path(location))
 
     def fits(candidate: Any) -> bool:
         return isinstance(candidate, types) and (bool in types or not isinstance(candidate, bool))
 
-    return wrong_type(join("", *location), expected, value, fits)
+    return wrong_type(join("", *location), f"{expected} or {word}" if word else expected, value, fits)
 
 
 def _not_allowed(location: list[str | int], expected: str, value: Any) -> Issue:
     words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
-    issue = not_allowed(join("", *location), words, value)
-    other = WORDS_OR.get(_path(location))
-    if other is None:
-        return issue
-    detail = issue.detail.replace("must be", f"must be {other}", 1)
-    return Issue(issue.pointer, issue.code, detail, hint=issue.hint, fix=issue.fix)
+    return not_allowed(join("", *location), words, value, or_type=OR_TYPE.get(_path(location)))
 
 
 def _description(location: list[str | int]) -> str | None:

@@ -78,11 +78,12 @@ def wrong_type(pointer: str, expected: str, value: Any, fits: Callable[[Any], bo
     return Issue(pointer, "wrong_type", detail)
 
 
-def not_allowed(pointer: str, allowed: Iterable[Any], value: Any) -> Issue:
-    """Build the issue of a value that is none of the allowed words."""
+def not_allowed(pointer: str, allowed: Iterable[Any], value: Any, *, or_type: str | None = None) -> Issue:
+    """Build the issue of a value that is none of the allowed words (nor of a type that is allowed as well)."""
     words = list(allowed)
     meant = nearest(value, [word for word in words if isinstance(word, str)]) if isinstance(value, str) else None
-    detail = f"{subject(pointer)} must be {one_of(words)}, not {shown(value)}."
+    expected = f"{or_type} or {one_of(words)}" if or_type else one_of(words)
+    detail = f"{subject(pointer)} must be {expected}, not {shown(value)}."
     if meant is None:
         return Issue(pointer, "not_allowed", detail)
     return Issue(pointer, "not_allowed", detail, hint=f"Did you mean `{meant}`?", fix=(replace(pointer, meant),))

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from core.spec import catalog
+from core.spec.matching import mismatches
 
 
 def installed(package: str) -> str:
@@ -81,6 +82,14 @@ def test_every_entry_has_a_line_of_help_and_a_sound_schema(kind: str) -> None:
                 "type", "enum", "anyOf", "items", "minItems", "maxItems", "minimum", "maximum", "exclusiveMinimum",
                 "exclusiveMaximum", "pattern", "properties", "additionalProperties", "x-component",
             }, (entry.name, parameter)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", catalog.kinds())
+def test_every_default_matches_its_schema(kind: str) -> None:
+    for entry in catalog.entries(kind):
+        for parameter in entry.parameters:
+            found = mismatches(parameter.default, parameter.schema, f"/{parameter.name}", lambda *_: iter(()))
+            assert parameter.default is None or not list(found), (entry.name, parameter)
 
 
 @pytest.mark.parametrize("kind", catalog.kinds())

@@ -1,12 +1,13 @@
 """The shape of a spec: strict types, unknown and missing keys, each at its pointer."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from core.errors import Issue, SpecInvalid
-from core.spec import parse_object
+from core.spec import job, parse_object
 
 Body = dict[str, Any]
 IssuesOf = Callable[[Body], tuple[Issue, ...]]
@@ -114,6 +115,32 @@ def test_a_number_in_quotes_is_fixed_by_the_number(issues_of: IssuesOf) -> None:
     (issue,) = issues_of({"epochs": "5"})
     assert issue.detail == '"epochs" must be an integer, not the string "5".'
     assert issue.fix == ({"op": "replace", "path": "/epochs", "value": 5},)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"batch_size": "all"}, '"batch_size" must be an integer or "full", not the string "all".'),
+        ({"batch_size": 1.5}, '"batch_size" must be an integer or "full", not the number 1.5.'),
+        ({"compile": 1}, '"compile" must be true or false or "auto", not the number 1.'),
+        ({"checkpoints": {"every": "epoch"}}, '"every" must be an object or "auto", not the string "epoch".'),
+        ({"loss": [3]}, 'Item 0 of "loss" must be a name or an object with `type`, not the number 3.'),
+        ({"ema": {"decay": 2}}, '"decay" must be less than 1.0, got the number 2.'),
+        ({"epochs": None}, '"epochs" must be an integer, not null.'),
+        ({"name": ["x"]}, '"name" must be a string, not an array.'),
+    ],
+)
+def test_a_mistake_is_said_in_one_plain_sentence(issues_of: IssuesOf, changes: Body, detail: str) -> None:
+    assert [issue.detail for issue in issues_of(changes)] == [detail]
+
+
+@pytest.mark.parametrize("part", [job.JobSpec, *job.Part.__subclasses__()], ids=lambda part: part.__name__)
+def test_every_field_says_what_it_means(part: type[job.Part]) -> None:
+    assert [name for name, field in part.model_fields.items() if not field.description] == []
+
+
+def test_the_json_schema_of_a_spec_names_no_inner_tag() -> None:
+    assert "u0000" not in json.dumps(job.JobSpec.model_json_schema())
 
 
 @pytest.mark.parametrize("text", ["1e999", "NaN", "nan", "Infinity", "[[[[", "9" * 20])
