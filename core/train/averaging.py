@@ -28,10 +28,10 @@ class WeightAverage:
     def update(self) -> None:
         """Move the average towards the weights as they are now."""
         if self.updates == 0:
-            torch._foreach_copy_(self._weights, self._sources)  # noqa: SLF001 - torch.optim's own multi-tensor call
+            torch._foreach_copy_(self._weights, self._sources)
         else:
             weight = 1.0 / (self.updates + 1) if self.decay is None else 1.0 - self.decay
-            torch._foreach_lerp_(self._weights, self._sources, weight)  # noqa: SLF001 - the same
+            torch._foreach_lerp_(self._weights, self._sources, weight)
         for buffer, source in self._buffers:
             buffer.copy_(source)
         self.updates += 1

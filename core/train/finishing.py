@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from core.messages import Done, Failed, StopReason
 from core.spec.job import JobSpec
 from core.train.assembling import Feed

@@ -79,8 +79,9 @@ class Journal:
             return
         checkpoint = self.store.save(state, epoch=epoch, step=progress.step)
         self.saved_at = self.clock()
-        rows, self.rows = self.rows, []
-        decisions, self.decisions = self.decisions, []
+        rows, decisions = list(self.rows), list(self.decisions)
+        self.rows.clear()
+        self.decisions.clear()
         self.sink.publish(
             Publish(
                 checkpoint=checkpoint,

@@ -105,7 +105,9 @@ class Judge:
 
     def end_epoch(self) -> list[dict[str, Any]]:
         """Hand over the decisions of the epoch, and begin the next."""
-        decisions, self.decisions, self.last_check = self.decisions, [], None
+        decisions = list(self.decisions)
+        self.decisions.clear()
+        self.last_check = None
         return decisions
 
     def state_dict(self) -> dict[str, Any]:

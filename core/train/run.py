@@ -3,19 +3,18 @@
 order -> check the spec -> load data -> assemble -> resume -> fit -> finish
 """
 
-import json
 import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import Issue, SpecInvalid
+from core.errors import SpecInvalid
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
-from core.spec import parse_object, to_json
+from core.spec import parse_object
 from core.spec.job import JobSpec
 from core.train import numerics, preflight, sets, task
 from core.train.assembling import assemble, feed
@@ -61,9 +60,9 @@ class Attempt:
         """Train; return the last message, whatever happens."""
         try:
             return self._train()
-        except Interrupted as stop:
+        except Interrupted:
             return self._after(lambda: self._stopped(stop.reason))
-        except TimeUsedUp as over:
+        except TimeUsedUp:
             return self._after(lambda: self._out_of_time(over))
         except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes a message
             return self._failed(error)
@@ -80,8 +79,8 @@ class Attempt:
             warnings.append(_numerics_changed(order.numerics, fingerprint))
         self.watch.look()
         self.watch.enter("loading_data")
-        job = task.resolve(spec, _facts(spec, order))
-        data = sets.prepare(spec.data, seed=seed, target_dtype=job.target_dtype, places=_places(order))
+        data = sets.prepare(spec.data, seed=seed, places=_places(order))
+        job = task.resolve(spec, data.source.facts())
         batches = feed(spec, data, seed=seed, device=device)
         folder = Path(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,3 +157,21 @@ class Attempt:
 
 def _places(order: TrainOrder) -> sets.Places:
     return sets.Places(Path(order.datasets_dir), Path(order.cache_dir), order.datasets)
+
+
+def _flops_per_batch(spec: JobSpec, summary: dict[str, Any]) -> float:
+    samples = 1024 if spec.batch_size == "full" else spec.batch_size
+    return float(summary.get("flops_per_sample") or 2 * summary.get("parameters", 0)) * samples
+
+
+def _as_run(resolved: dict[str, Any], *, seed: int, device: str, threads: int) -> dict[str, Any]:
+    """Return the resolved spec with what only the attempt knew; it parses as a spec and gives the same run again."""
+    execution = {**resolved.get("execution", {}), "threads": threads, "device": "gpu" if device == "cuda" else "cpu"}
+    compiled = resolved.get("compile") is True
+    return {**resolved, "seed": seed, "compile": compiled, "execution": execution}
+
+
+def _numerics_changed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    changed = {name: [before.get(name), value] for name, value in now.items() if before.get(name) != value}
+    names = ", ".join(f"{name} {old} is now {new}" for name, (old, new) in changed.items())
+    return {"pointer": "", "code": "numerics_changed", "detail": f"the last bits may differ from here on: {names}"}

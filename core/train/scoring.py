@@ -36,7 +36,8 @@ class RunningMean:
         if len(self.values) >= FOLD_EVERY:
             self.total = self._sum()
             self.weight += sum(self.weights)
-            self.values, self.weights = [], []
+            self.values.clear()
+            self.weights.clear()
 
     def _sum(self) -> Tensor | None:
         if not self.values:
@@ -52,7 +53,9 @@ class RunningMean:
 
     def reset(self) -> None:
         """Forget all values."""
-        self.total, self.weight, self.values, self.weights = None, 0, [], []
+        self.total, self.weight = None, 0
+        self.values.clear()
+        self.weights.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return sums and what waits, for the checkpoint."""
@@ -88,7 +91,12 @@ class Scores:
         scores, target = self.prepare(torch.cat(self.outputs), torch.cat(self.targets))
         for metric in self.metrics.values():
             metric.update(scores, target)
-        self.outputs, self.targets, self.elements = [], [], 0
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
+        self.outputs.clear()
+        self.targets.clear()
+        self.elements = 0
 
     def compute(self) -> dict[str, Value]:
         """Return each metric over all samples so far."""
@@ -98,7 +106,7 @@ class Scores:
 
     def reset(self) -> None:
         """Forget all samples."""
-        self.outputs, self.targets, self.elements = [], [], 0
+        self._forget_pending()
         for metric in self.metrics.values():
             metric.reset()
 

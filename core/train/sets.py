@@ -39,7 +39,7 @@ class Sets:
     split_sha256: str
 
 
-def prepare(data: Data, *, seed: int, target_dtype: torch.dtype, places: Places) -> Sets:
+def prepare(data: Data, *, seed: int, places: Places) -> Sets:
     """Load what `data` names, split it, and fit the preprocessing on the training samples.
 
     Raises:
@@ -58,12 +58,12 @@ def prepare(data: Data, *, seed: int, target_dtype: torch.dtype, places: Places)
         order=source.order,
     )
     preprocessor = Preprocessor.fit(data.preprocess, source, parts.train)
-    whole = _tensors(source, preprocessor, target_dtype)
+    whole = _tensors(source, preprocessor)
 
     def other(part: DataSplit | Component | None, name: str, rows: Array | None) -> Split | None:
         if isinstance(part, Component):
             own = align(_load(data, part, name, places), source, pointer=f"/data/{name}")
-            return _tensors(own, preprocessor, target_dtype)
+            return _tensors(own, preprocessor)
         return None if rows is None else _rows(whole, rows)
 
     return Sets(
@@ -89,10 +89,10 @@ def _load(data: Data, source: Component, name: str, places: Places) -> Samples:
     )
 
 
-def _tensors(samples: Samples, preprocessor: Preprocessor, target_dtype: torch.dtype) -> Split:
+def _tensors(samples: Samples, preprocessor: Preprocessor) -> Split:
     target = np.zeros(0) if samples.target is None else preprocessor.transform_target(samples.target)
     inputs = as_tensor(preprocessor.transform(samples.inputs))
-    return Split(inputs.float() if inputs.dtype == torch.float64 else inputs, as_tensor(target).to(target_dtype))
+    return Split(inputs.float() if inputs.dtype == torch.float64 else inputs, as_tensor(target))
 
 
 def _rows(whole: Split, rows: Array) -> Split:

@@ -128,7 +128,7 @@ class Updater:
     def _step_with_closure(self, batches: Sequence[Batch]) -> None:
         evaluations = 0
 
-        def closure() -> Tensor:
+        def closure() -> float:
             nonlocal evaluations
             self.optimizer.zero_grad()
             loss = self._backward(batches, is_recorded=evaluations == 0)
@@ -136,7 +136,7 @@ class Updater:
             if evaluations == 0:
                 self.grad_norm.add(norm, 1)
             evaluations += 1
-            return loss
+            return float(loss)  # LBFGS reads it in any case
 
         self.optimizer.step(closure)
         self.optimizer.zero_grad()
