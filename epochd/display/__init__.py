@@ -1,0 +1,1 @@
+"""How jobs and their numbers look on a terminal."""
