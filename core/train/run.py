@@ -7,7 +7,6 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +59,8 @@ class Attempt:
         """Train; return the last message, whatever happens."""
         try:
             return self._train()
-        except Interrupted:
-            return self._after(lambda: self._stopped(stop.reason))
-        except TimeUsedUp:
-            return self._after(lambda: self._out_of_time(over))
+        except (Interrupted, TimeUsedUp) as end:
+            return self._save_and_end(end)
         except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes a message
             return self._failed(error)
 
@@ -132,9 +129,9 @@ class Attempt:
             raise SpecInvalid(report.errors)
         return spec, report.resolved_spec, [issue.as_json() for issue in report.warnings], report.summary
 
-    def _after(self, end: Callable[[], Stopped | Failed]) -> Stopped | Failed:
+    def _save_and_end(self, end: Interrupted | TimeUsedUp) -> Stopped | Failed:
         try:
-            return end()
+            return self._stopped(end.reason) if isinstance(end, Interrupted) else self._out_of_time(end)
         except Exception as error:  # noqa: BLE001 - the process boundary again: the last checkpoint may fail
             return self._failed(error)
 

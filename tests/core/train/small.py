@@ -105,9 +105,14 @@ def build(
     recorder = recorder or Recorder()
     model = model or perceptron()
     batches = TrainBatches(
-        train or two_moons(), batch_size=batch_size, seed=seed, shuffle=True, drop_last=drop_last, device=CPU,
+        train or two_moons(),
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=True,
+        drop_last=drop_last,
+        device=CPU,
         transform=transform,
-    )  # fmt: skip
+    )
     seed_all(seed)
     optim = optimizer(model.parameters())
     steps = -(-batches.count // plan.get("accumulate", 1))
@@ -141,7 +146,7 @@ def build(
             precision=precision,
             device=CPU,
             tick=lambda: watch.tick(trainer.progress),
-        ),  # fmt: skip
+        ),
         judge=Judge(EarlyStopper(stopping, "min") if stopping else None, StopRules(rules), Best("val_loss", "min")),
         average=WeightAverage(model, decay=ema) if ema or "swa_start_epoch" in plan else None,
         watch=watch,
@@ -152,7 +157,7 @@ def build(
             published_epochs=published_epochs,
             is_start_published=is_start_published,
             **time,
-        ),  # fmt: skip
+        ),
     )
     return trainer, recorder
 

@@ -48,7 +48,8 @@ CASES: dict[str, tuple[dict[str, Any], Tensor, Tensor, int, Callable[[], float]]
         {"type": "accuracy"}, PROBABILITY, TRUTH, 2, lambda: oracle.accuracy_score(TRUTH, PROBABILITY > 0.5),
     ),
     "multilabel accuracy": (
-        {"type": "accuracy"}, MANY, MANY_TRUTH, 3, lambda: oracle.accuracy_score(MANY_TRUTH, MANY > 0.5),
+        {"type": "accuracy"}, MANY, MANY_TRUTH, 3,
+        lambda: oracle.accuracy_score(MANY_TRUTH, MANY > 0.5),
     ),
     "log loss": ({"type": "log_loss"}, LOGITS, LABELS, C, lambda: oracle.log_loss(LABELS, LOGITS.double().softmax(dim=1))),
     "binary log loss": (
@@ -59,7 +60,8 @@ CASES: dict[str, tuple[dict[str, Any], Tensor, Tensor, int, Callable[[], float]]
         {"type": "auroc"}, PROBABILITY, TRUTH, 2, lambda: oracle.roc_auc_score(TRUTH, PROBABILITY),
     ),
     "auroc of several classes": (
-        {"type": "auroc"}, LOGITS, LABELS, C, lambda: oracle.roc_auc_score(LABELS, P / P.sum(1, keepdims=True), multi_class="ovr"),
+        {"type": "auroc"}, LOGITS, LABELS, C, 
+        lambda: oracle.roc_auc_score(LABELS, P / P.sum(1, keepdims=True), multi_class="ovr"),
     ),
     "weighted auroc": (
         {"type": "auroc", "average": "weighted"}, LOGITS, LABELS, C,

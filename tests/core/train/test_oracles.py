@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.train.small import are_equal, build, perceptron, two_moons, weights_of
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from core.spec.job import GradientClipping, Regularization
 from core.train.data import Split, TrainBatches
 from core.train.loop import fit
+from tests.core.train.small import are_equal, build, perceptron, two_moons, weights_of
 
 EPOCHS = 4
 
@@ -131,7 +131,7 @@ def test_clipping_by_norm_reports_the_norm_before(tmp_path: Path) -> None:
         norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.01)))
         with torch.no_grad():
             for weight in model.parameters():
-                weight -= 0.1 * weight.grad
+                weight.sub_(0.1 * weight.grad)
     assert recorder.rows[0]["grad_norm"] == pytest.approx(sum(norms) / 2)
     assert are_equal(weights_of(trainer.model), weights_of(model))
 

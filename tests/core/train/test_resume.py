@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.train.small import Recorder, are_equal, build, perceptron, two_moons, weights_of
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -13,6 +12,7 @@ from core.spec.job import CheckpointEvery, EarlyStopping, StopWhen
 from core.train.checkpoint import load
 from core.train.loop import Trainer, fit
 from core.train.watch import Interrupted
+from tests.core.train.small import Recorder, are_equal, build, perceptron, two_moons, weights_of
 
 EPOCHS, STEPS = 6, 4
 TIMED = ("seconds", "samples_per_second")

@@ -3,12 +3,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.train.small import Recorder, build, perceptron, two_moons
 
 from core.spec.job import Converged, EarlyStopping, StopWhen
 from core.train.loop import fit
 from core.train.stopping import StopRules
 from core.train.watch import TimeUsedUp
+from tests.core.train.small import Recorder, build, perceptron, two_moons
 
 
 def first_stop(rule: StopWhen, values: list[float]) -> tuple[int, str] | None:
