@@ -1,0 +1,113 @@
+"""API keys: who may call, for which project, to do what. Only the digest of a secret is kept."""
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import Literal, get_args
+
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from core import ids
+from core.db.clock import now
+from core.db.inserts import insert
+from core.db.tables import ApiKey
+from core.errors import NotFound
+
+Scope = Literal["jobs:read", "jobs:write", "datasets:read", "datasets:write", "admin"]
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_PROJECT = "default"
+PREFIX = "epk_"
+SECRET_BYTES = 32
+HINT_CHARACTERS = 8
+USED_SECONDS = 60.0  # the last use is written down at most so often
+
+
+def create(session: Session, project: str, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
+    """Make a key and return it with its secret, which nobody can read again.
+
+    Raises:
+        ValueError: a scope is none of `SCOPES`.
+    """
+    if unknown := set(scopes) - set(SCOPES):
+        raise ValueError(f"unknown scopes {sorted(unknown)}; there are {', '.join(SCOPES)}")
+    secret = PREFIX + token_urlsafe(SECRET_BYTES)
+    key = ApiKey(id=ids.new("key"), project=project, name=name, scopes=list(scopes), **_kept(secret))
+    session.add(key)
+    session.flush()
+    return key, secret
+
+
+def ensure(session: Session, secret: str, project: str = DEFAULT_PROJECT) -> None:
+    """Make sure that the operator's own first key exists, as an admin's of the project. A revoked one stays revoked."""
+    session.execute(
+        insert(session, ApiKey)
+        .values(id=ids.new("key"), project=project, name="EPOCHD_API_KEY", scopes=["admin"], **_kept(secret))
+        .on_conflict_do_nothing(index_elements=["secret_sha256"])
+    )
+
+
+def verify(session: Session, secret: str) -> ApiKey | None:
+    """Return the key of that secret; None where there is none or it was revoked. Writes nothing.
+
+    The index finds a row by digest, of which a caller cannot choose single digits; the comparison that counts takes
+    the same time for any of them.
+    """
+    digest = _digest(secret)
+    key = session.scalars(select(ApiKey).where(ApiKey.secret_sha256 == digest, ApiKey.revoked_at.is_(None))).first()
+    return key if key is not None and hmac.compare_digest(key.secret_sha256, digest) else None
+
+
+def used(session: Session, key_id: str) -> None:
+    """Write down that the key was used, at most once a minute."""
+    session.execute(
+        update(ApiKey)
+        .where(ApiKey.id == key_id, or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now(-USED_SECONDS)))
+        .values(last_used_at=now()),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def has_scope(key: ApiKey, scope: Scope) -> bool:
+    """Tell whether the key may do that; an admin may do everything in the project."""
+    return scope in key.scopes or "admin" in key.scopes
+
+
+def any_exist(session: Session) -> bool:
+    """Tell whether a key was ever made: revoking the last one does not open the service again."""
+    return bool(session.scalar(select(exists().where(ApiKey.id.is_not(None)))))
+
+
+def listing(session: Session, project: str) -> list[ApiKey]:
+    """Return the project's keys, revoked ones too, the first one first."""
+    return list(session.scalars(select(ApiKey).where(ApiKey.project == project).order_by(ApiKey.id)))
+
+
+def revoke(session: Session, project: str, key_id: str) -> ApiKey:
+    """End the key for good; again changes nothing.
+
+    Raises:
+        NotFound: the project has no such key.
+    """
+    session.execute(
+        update(ApiKey)
+        .where(ApiKey.project == project, ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        .values(revoked_at=now()),
+        execution_options={"synchronize_session": False},
+    )
+    statement = select(ApiKey).where(ApiKey.project == project, ApiKey.id == key_id)
+    key = session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
+    if key is None:
+        raise NotFound(f"There is no key {key_id!r} in this project.")
+    return key
+
+
+def _digest(secret: str) -> str:
+    """Digest the secret; its 32 random bytes need no salt and no slow hash."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _kept(secret: str) -> dict[str, str]:
+    return {"secret_sha256": _digest(secret), "hint": secret[:HINT_CHARACTERS]}
