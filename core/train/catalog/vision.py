@@ -2,6 +2,7 @@
 
 import enum
 import inspect
+import re
 from typing import Any, get_type_hints
 
 import torchvision
@@ -34,6 +35,8 @@ _REFUSED_TRANSFORMS: dict[str, tuple[str, str | None]] = {
 }
 _NOT_CLASSIFIERS = "it does not answer with one output per image"
 
+_OPTIONS_OF_WEIGHTS = frozenset({"aux_logits", "transform_input"})
+"""Named in builders for the case of pretrained weights only."""
 _INTERPOLATION: Schema = {"enum": sorted(mode.value for mode in v2.InterpolationMode)}
 _LAYERS_BY_NAME: Schema = {"type": "object", "additionalProperties": {"x-component": "layers"}}
 _INITIALIZER: Schema = {"anyOf": [{"x-component": "initializers"}, {"type": "null"}]}
@@ -93,10 +96,23 @@ def _options(builder: Any) -> dict[str, Body]:
     if not inspect.isclass(cls):
         return {}
     found: dict[str, Body] = {}
+    fixed = _fixed_by(builder) | LEFT_OUT | {"num_classes"}
     for name, option in inspect.signature(cls).parameters.items():
         schema = schema_of(get_type_hints(cls.__init__).get(name, option.annotation))
-        if option.default is option.empty or name in LEFT_OUT | {"num_classes"} or not schema or schema == NULL:
+        if option.default is option.empty or name in fixed or not schema or schema == NULL:
             continue
         if schema.keys() == {"type"} and not isinstance(option.default, enum.Enum):
             found[name] = parameter(schema, default=json_default(option.default))
     return found
+
+
+def _fixed_by(builder: Any) -> set[str]:
+    """Return the words that a builder's code uses itself: an option among them would be given twice."""
+    function = inspect.unwrap(builder)
+    code = inspect.getsource(function).replace(function.__doc__ or "", "")
+    words = set(re.findall(r"[a-z_]+", code)) - _OPTIONS_OF_WEIGHTS
+    for name in function.__code__.co_names:
+        shared = function.__globals__.get(name)
+        if inspect.isfunction(shared) and shared.__module__ == function.__module__:
+            words |= set(inspect.signature(shared).parameters)
+    return words
