@@ -19,14 +19,18 @@ class CheckpointInvalid(Exception):
     """No checkpoint that was published can be read."""
 
 
-def write_durably(path: Path, data: bytes) -> str:
+def write_durably(path: Path, data: bytes | memoryview) -> str:
     """Write `data` to `path` so that it is there whole or not at all, and return its SHA-256."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # half a file on a full disk helps nobody
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -46,7 +50,7 @@ class FolderStore:
         """Write `state` and forget the third last checkpoint."""
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, **state}, buffer)
-        data = buffer.getvalue()
+        data = buffer.getbuffer()
         path = self.folder / f"checkpoint-{epoch}-{step}.pt"
         sha256 = write_durably(path, data)
         self.written = [other for other in self.written if other != path] + [path]

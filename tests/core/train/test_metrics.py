@@ -39,6 +39,7 @@ def feed(metric: Metric, scores: Tensor, target: Tensor) -> None:
 
 CLASSES = LOGITS.argmax(dim=1).numpy()
 P = LOGITS.softmax(dim=1).numpy()
+P64 = LOGITS.double().softmax(dim=1).numpy()
 CASES: dict[str, tuple[dict[str, Any], Tensor, Tensor, int, Callable[[], float]]] = {
     "accuracy": ({"type": "accuracy"}, LOGITS, LABELS, C, lambda: oracle.accuracy_score(LABELS, CLASSES)),
     "top 3": (
@@ -51,7 +52,7 @@ CASES: dict[str, tuple[dict[str, Any], Tensor, Tensor, int, Callable[[], float]]
         {"type": "accuracy"}, MANY, MANY_TRUTH, 3,
         lambda: oracle.accuracy_score(MANY_TRUTH, MANY > 0.5),
     ),
-    "log loss": ({"type": "log_loss"}, LOGITS, LABELS, C, lambda: oracle.log_loss(LABELS, LOGITS.double().softmax(dim=1))),
+    "log loss": ({"type": "log_loss"}, LOGITS, LABELS, C, lambda: oracle.log_loss(LABELS, P64)),
     "binary log loss": (
         {"type": "log_loss"}, PROBABILITY.double() * 0.8 + 0.1, TRUTH, 2,
         lambda: oracle.log_loss(TRUTH, PROBABILITY.double() * 0.8 + 0.1),
@@ -60,7 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], Tensor, Tensor, int, Callable[[], float]]
         {"type": "auroc"}, PROBABILITY, TRUTH, 2, lambda: oracle.roc_auc_score(TRUTH, PROBABILITY),
     ),
     "auroc of several classes": (
-        {"type": "auroc"}, LOGITS, LABELS, C, 
+        {"type": "auroc"}, LOGITS, LABELS, C,
         lambda: oracle.roc_auc_score(LABELS, P / P.sum(1, keepdims=True), multi_class="ovr"),
     ),
     "weighted auroc": (
