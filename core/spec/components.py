@@ -1,6 +1,7 @@
 """Every component of a spec against the catalog: names, arguments, and what stands nested in them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace as replaced
 from typing import Any
 
 from core.errors import Issue
@@ -74,9 +75,8 @@ class _Walk:
         elif not isinstance(body["type"], str):
             yield wrong_type(join(pointer, "type"), "a string", body["type"], lambda _: False)
         else:
-            yield from self._known(
-                body, kind, pointer, pointer if isinstance(value, str) else join(pointer, "type"), also
-            )
+            at = pointer if isinstance(value, str) else join(pointer, "type")
+            yield from self._known(body, kind, pointer, at, also)
 
     def _known(
         self, body: Mapping[str, Any], kind: str, pointer: str, at: str, also: tuple[str, ...]
@@ -96,20 +96,22 @@ class _Walk:
             yield from _missing(body, entry, pointer)
 
     def arguments(self, body: Mapping[str, Any], entry: Entry, pointer: str, also: tuple[str, ...]) -> Iterator[Issue]:
-        """Check the keyword arguments of a component; `also` are keys that are not arguments."""
+        """Check the keyword arguments of a component; `also` are keys that are none."""
 
         def nested(value: Any, schema: Schema, where: str) -> Iterator[Issue]:
-            if "x-arguments" in schema:
-                return self.arguments(value, entry, where, also=("param_groups", *schema["properties"]))
+            if "x-arguments" in schema:  # a parameter group has its optimizer's arguments, but no groups
+                inner = replaced(entry, parameters=tuple(p for p in entry.parameters if p.name != "param_groups"))
+                return self.arguments(value, inner, where, also=tuple(schema["properties"]))
             return self._nested(value, schema, where)
 
         for name, value in body.items():
-            if name in entry.by_name and name not in also:
+            if name in also:
+                continue
+            if name in entry.by_name:
                 yield from mismatches(value, entry.by_name[name].schema, join(pointer, name), nested)
-            elif name not in also:
+            else:
                 meant = nearest(name, (*entry.by_name, *also), aliases.ARGUMENTS)
-                owner = f"an argument of {entry.name}"
-                yield unknown(pointer, name, owner, meant, body, code="unknown_argument")
+                yield unknown(pointer, name, f"an argument of {entry.name}", meant, body, code="unknown_argument")
 
     def _nested(self, value: Any, schema: Schema, pointer: str) -> Iterator[Issue]:
         """Check a component inside another one."""

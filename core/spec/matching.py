@@ -35,7 +35,7 @@ def mismatches(value: Any, schema: Schema, pointer: str, nested: Nested) -> Iter
     elif "x-component" in schema:
         yield from nested(value, schema, pointer)
     elif not _has_type(value, schema):
-        yield wrong_type(pointer, described(schema), value, lambda candidate: _accepts(candidate, schema, nested))
+        yield wrong_type(pointer, described(schema), value, lambda candidate: _accepts(candidate, schema))
     elif "enum" in schema:
         if value not in schema["enum"]:
             yield not_allowed(pointer, schema["enum"], value)
@@ -65,13 +65,14 @@ def _alternatives(value: Any, schema: Schema, pointer: str, nested: Nested) -> I
     """Judge by the alternative that is meant: the one of the value's type."""
     fitting = [item for item in schema["anyOf"] if _has_type(value, item)]
     if not fitting:
-        yield wrong_type(pointer, described(schema), value, lambda candidate: _accepts(candidate, schema, nested))
-    elif not any(_accepts(value, item, nested) for item in fitting[:-1]):
+        yield wrong_type(pointer, described(schema), value, lambda candidate: _accepts(candidate, schema))
+    elif not any(_accepts(value, item) for item in fitting[:-1]):
         yield from mismatches(value, fitting[-1], pointer, nested)
 
 
-def _accepts(value: Any, schema: Schema, nested: Nested) -> bool:
-    return _has_type(value, schema) and next(mismatches(value, schema, "", nested), None) is None
+def _accepts(value: Any, schema: Schema) -> bool:
+    """Say whether a value matches, whatever the components nested in it are."""
+    return _has_type(value, schema) and not any(mismatches(value, schema, "", lambda *_: iter(())))
 
 
 def _has_type(value: Any, schema: Schema) -> bool:

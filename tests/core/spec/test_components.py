@@ -132,6 +132,12 @@ def test_an_unknown_argument_is_moved_to_the_nearest_right_one(
             "/optimizer/param_groups/0/match",
             "out_of_range",
         ),
+        (
+            {"optimizer": {"type": "SGD", "param_groups": [{"match": "x", "param_groups": []}]}},
+            "/optimizer/param_groups/0/param_groups",
+            "unknown_argument",
+        ),
+        ({"model": {"type": "Sequential", "layers": "ReLU"}}, "/model/layers", "wrong_type"),
         ({"lr_scheduler": {"type": "CosineAnnealingLR", "T_max": "epoch"}}, "/lr_scheduler/T_max", "not_allowed"),
         ({"lr_scheduler": "StepLR"}, "/lr_scheduler/step_size", "missing_argument"),
         ({"lr_scheduler": {"type": "StepLR", "step_size": 1, "interval": "batch"}}, "/lr_scheduler/interval",
@@ -262,6 +268,12 @@ def test_components_may_be_nested_to_the_limit_and_not_deeper(issues_of: IssuesO
     assert issues_of(layers(nested(MAX_NESTING))) == ()
     (issue,) = issues_of(layers(nested(MAX_NESTING + 1)))
     assert issue.code == "too_deep"
+
+
+def test_a_mistake_before_them_does_not_change_how_deep_components_may_be_nested(issues_of: IssuesOf) -> None:
+    mistakes = [{"type": "ext.Residual", "layers": "ReLU"}] * 30
+    found = issues_of(layers(*mistakes, nested(MAX_NESTING)))
+    assert {issue.code for issue in found} == {"wrong_type"}
 
 
 def test_layers_are_counted_to_the_limit_nested_ones_too(issues_of: IssuesOf) -> None:
