@@ -86,3 +86,10 @@ ARGUMENTS: Pairs = (
     ("metric", "monitor"), ("min_lr", "eta_min"), ("class_weight", "weight"),
 )  # fmt: skip
 """For arguments of all components; the first that the component has is meant."""
+
+WORDS: Pairs = (
+    ("float", "float32"), ("double", "float64"), ("half", "float16"), ("int", "int64"), ("long", "int64"),
+    ("byte", "uint8"), ("pretrained", "DEFAULT"), ("imagenet", "DEFAULT"), ("minimum", "min"), ("maximum", "max"),
+    ("fp16", "16-mixed"), ("fp32", "32-true"), ("cuda", "gpu"), ("cubic", "bicubic"), ("linear", "bilinear"),
+)  # fmt: skip
+"""For arguments and fields that take one of a few words."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from core.errors import Issue
+from core.spec import aliases
 from core.spec.nearest import nearest
 from core.spec.pointer import join, split
 
@@ -81,7 +82,8 @@ def wrong_type(pointer: str, expected: str, value: Any, fits: Callable[[Any], bo
 def not_allowed(pointer: str, allowed: Iterable[Any], value: Any, *, or_type: str | None = None) -> Issue:
     """Build the issue of a value that is none of the allowed words (nor of a type that is allowed as well)."""
     words = list(allowed)
-    meant = nearest(value, [word for word in words if isinstance(word, str)]) if isinstance(value, str) else None
+    texts = [word for word in words if isinstance(word, str)]
+    meant = nearest(value, texts, aliases.WORDS) if isinstance(value, str) else None
     expected = f"{or_type} or {one_of(words)}" if or_type else one_of(words)
     detail = f"{subject(pointer)} must be {expected}, not {shown(value)}."
     if meant is None:

@@ -173,6 +173,22 @@ def test_a_wrong_argument_is_one_issue_at_its_pointer(
 
 
 @pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({"data": {"train": "sklearn.iris", "transforms": {"train": [{"type": "ToDtype", "dtype": "float"}]}}},
+         "float32"),
+        ({"precision": "bf16"}, "bf16-mixed"),
+        ({"execution": {"device": "cuda"}}, "gpu"),
+        ({"model": {"type": "torchvision.resnet18", "weights": "imagenet"}}, "DEFAULT"),
+        ({"lr_scheduler": {"type": "LinearLR", "total_iters": "epoch"}}, "epochs"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_is_mended_by_the_right_one(issues_of: IssuesOf, changes: Body, right: str) -> None:
+    (issue,) = issues_of(changes)
+    assert (issue.code, issue.hint) == ("not_allowed", f"Did you mean `{right}`?")
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         layers("BatchNorm2d", {"type": "GroupNorm", "num_groups": 2}, "LayerNorm", {"type": "LSTM", "hidden_size": 3}),
