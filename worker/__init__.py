@@ -1,0 +1,1 @@
+"""Claims jobs, supervises their trainers, keeps the queue alive. Never imports torch."""

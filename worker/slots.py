@@ -1,0 +1,109 @@
+"""The attempts that this worker runs at the same time, and the one way to a new one."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from core.db import leases
+from core.errors import DatabaseAway
+from worker.site import Site
+from worker.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+class Slots:
+    """Counts the attempts that run, and claims jobs for those that may."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._lock = threading.Lock()
+        self._running = 0
+
+    @property
+    def free(self) -> int:
+        """Attempts that may still begin."""
+        return self._site.settings.slots - self._running
+
+    def carry_one(self, queues: tuple[str, ...]) -> bool:
+        """Claim the best waiting job of some queues and carry it to its end, where there is one.
+
+        Raises:
+            DatabaseAway: nothing was claimed.
+        """
+        if self._site.shutdown.draining.is_set():
+            return False
+        with self._taken():
+            with self._site.database.session_scope() as session:
+                claim = leases.claim(
+                    session,
+                    self._site.worker_id,
+                    queues,
+                    host=self._site.host,
+                    lease_seconds=self._site.settings.lease_seconds,
+                )
+            if claim is None:
+                return False
+            self._carry(claim)
+            return True
+
+    def _carry(self, claim: leases.Claim) -> None:
+        with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+            log.info("attempt.claimed", fence=claim.fence, from_epoch=claim.epochs_done)
+            try:
+                Supervisor(self._site, claim).run()
+            except Exception:  # the boundary of an attempt: its lease ends, another takes over
+                log.exception("attempt.supervisor_failed")
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+class ClaimLoop:
+    """The embedded doorbell: one thread per slot looks for work every `poll_seconds` with one indexed query."""
+
+    def __init__(self, site: Site, slots: Slots) -> None:
+        self._site = site
+        self._slots = slots
+        self._threads = [
+            threading.Thread(target=self._loop, name=f"slot {number}") for number in range(site.settings.slots)
+        ]
+
+    def start(self) -> None:
+        """Begin to claim."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a slot still works."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the attempts that run, which end by themselves once the worker drains; return whether all have."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not self.is_running
+
+    def _loop(self) -> None:
+        settings, draining = self._site.settings, self._site.shutdown.draining
+        while not draining.is_set():
+            try:
+                found = self._slots.carry_one(settings.queues)
+            except DatabaseAway as away:
+                log.warning("claim.database_away", reason=away.detail)
+                draining.wait(1.0)
+                continue
+            if not found:
+                draining.wait(settings.poll_seconds)
