@@ -14,6 +14,7 @@
     │   └── IdempotencyMismatch      the same key with another body
     ├── TooManyRequests         429
     ├── DatabaseAway            503  the database does not answer
+    ├── SchemaNewer             503  the database was migrated by a newer epochd
     ├── OwnershipLost                another worker owns the job now: stop at once
     └── ChildFailed                  an isolated process died, hung or broke its limits
 
@@ -149,6 +150,12 @@ class DatabaseAway(EpochdError):
     """The database does not answer; repeat the request with the same Idempotency-Key."""
 
     slug, status, title = "database-away", 503, "Database not reachable"
+
+
+class SchemaNewer(EpochdError):
+    """The database was migrated by a newer version of epochd; install that version or a newer one."""
+
+    slug, status, title = "schema-newer", 503, "Database newer than this program"
 
 
 class OwnershipLost(EpochdError):

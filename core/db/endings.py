@@ -69,7 +69,7 @@ def fail_attempt(
     found = verdict(failure, budgets)
     wait = found.delay_seconds if delay_seconds is None else delay_seconds
     end_attempt(session, job, outcome, end.values())
-    body = {"attempt": job.attempt, "outcome": outcome, "code": failure.code, "epoch": job.epochs_done}
+    body: dict[str, Any] = {"attempt": job.attempt, "outcome": outcome, "code": failure.code, "epoch": job.epochs_done}
     values: dict[str, Any] = {
         "crashes_no_progress": failure.crashes,
         "losses_no_progress": failure.losses,

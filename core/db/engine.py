@@ -1,7 +1,7 @@
 """The engine and the one way to a session: `Database.session_scope`, one transaction each."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from json import dumps
@@ -105,7 +105,7 @@ class Database:
         self._read = sessionmaker(readers, expire_on_commit=False)
 
     @contextmanager
-    def session_scope(self, *, write: bool = True) -> Iterator[Session]:
+    def session_scope(self, *, write: bool = True) -> Generator[Session, None, None]:
         """Open a session for one transaction: committed at the end, rolled back by any exception.
 
         Args:
@@ -133,7 +133,7 @@ class Database:
 
 
 @contextmanager
-def away_translated() -> Iterator[None]:
+def away_translated() -> Generator[None, None, None]:
     """Turn what drivers say about a database that does not answer into `DatabaseAway`."""
     try:
         yield
@@ -151,7 +151,5 @@ def _is_away(error: exc.DBAPIError) -> bool:
         return True
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        return (
-            isinstance(error, exc.OperationalError) and code != sqlite3.SQLITE_ERROR and code != sqlite3.SQLITE_READONLY
-        )
+        return isinstance(error, exc.OperationalError) and code not in {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY}
     return isinstance(error, exc.OperationalError)

@@ -139,7 +139,7 @@ def page(
 
 def versions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
     """Return the version of each of these jobs that exists; a watcher compares it with what it saw."""
-    return dict(session.execute(select(Job.id, Job.version).where(Job.id.in_(list(job_ids)))).tuples().all())
+    return dict(session.execute(select(Job.id, Job.version).where(Job.id.in_(list(job_ids)))).all())
 
 
 def edit(
@@ -147,7 +147,7 @@ def edit(
     project: str,
     job_id: str,
     *,
-    name: str | None | Unset = UNSET,
+    name: str | Unset | None = UNSET,
     metadata: dict[str, str] | Unset = UNSET,
     priority: int | Unset = UNSET,
 ) -> Job:

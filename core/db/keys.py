@@ -6,7 +6,7 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Literal, get_args
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import ids
@@ -65,7 +65,7 @@ def used(session: Session, key_id: str) -> None:
     session.execute(
         update(ApiKey)
         .where(ApiKey.id == key_id, or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < now(-USED_SECONDS)))
-        .values(last_used_at=now()),
+        .values({"last_used_at": now()}),
         execution_options={"synchronize_session": False},
     )
 
@@ -94,7 +94,7 @@ def revoke(session: Session, project: str, key_id: str) -> ApiKey:
     session.execute(
         update(ApiKey)
         .where(ApiKey.project == project, ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-        .values(revoked_at=now()),
+        .values({"revoked_at": now()}),
         execution_options={"synchronize_session": False},
     )
     statement = select(ApiKey).where(ApiKey.project == project, ApiKey.id == key_id)
@@ -102,6 +102,10 @@ def revoke(session: Session, project: str, key_id: str) -> ApiKey:
     if key is None:
         raise NotFound(f"There is no key {key_id!r} in this project.")
     return key
+
+
+def _of(project: str | None) -> list[ColumnElement[bool]]:
+    return [] if project is None else [ApiKey.project == project]
 
 
 def _digest(secret: str) -> str:

@@ -1,5 +1,7 @@
-"""What workers do with jobs. A worker owns a job by its lease and its fence; every statement here is guarded by both
-the state and the fence, and one that hits no row raises `OwnershipLost`: stop the trainer, write nothing more.
+"""What workers do with jobs, guarded by lease and fence.
+
+A worker owns a job by its lease and its fence. Every statement here is guarded by both the state and the fence; one
+that hits no row raises `OwnershipLost`: stop the trainer, write nothing more.
 
     queued ── claim ──▶ running ── finish ──▶ succeeded / failed / cancelled
        ▲                  │ │ │
@@ -9,100 +11,26 @@ the state and the fence, and one that hits no row raises `OwnershipLost`: stop t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from json import dumps
-from typing import Any, NamedTuple, Self
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from core.db.claims import LEASE_SECONDS, Checkpoint, Claim, Waiting, claim, current_checkpoint, waiting
 from core.db.clock import now
 from core.db.endings import AttemptEnd, fail_attempt
 from core.db.states import Desired, State, TerminalState
 from core.db.tables import Artifact, Attempt, Epoch, Job
-from core.db.transitions import FRESH, change, decide, end_attempt, move, owned, ownership_lost, record
+from core.db.transitions import change, decide, end_attempt, move, owned, ownership_lost, record
 from core.db.verdicts import Budgets, CountsAs
 
-LEASE_SECONDS = 30.0  # a worker that is silent for so long has lost its jobs
+__all__ = [
+    "LEASE_SECONDS", "ArtifactFile", "AttemptEnd", "Budgets", "Checkpoint", "Claim", "Waiting", "claim", "finish",
+    "heartbeat", "pause", "publish", "reap", "requeue", "start", "waiting",
+]  # fmt: skip
+
 REAP_LIMIT = 100  # jobs of one transaction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A published checkpoint file.
-
-    Attributes:
-        key: where the storage has it.
-        sha256: of its bytes.
-        epoch: finished epochs that it holds.
-    """
-
-    key: str
-    sha256: str
-    epoch: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as the jobs table keeps the previous one."""
-        return {"key": self.key, "sha256": self.sha256, "epoch": self.epoch}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A job that this worker owns now, with all that its attempt needs.
-
-    Attributes:
-        fence: to be shown with every further statement.
-        attempt: number of this execution, from 1.
-        resolved_spec: the spec with every default, from preflight or an earlier attempt.
-        checkpoint: to resume from.
-        previous_checkpoint: to resume from when `checkpoint` is not good.
-        epochs_done: rows that are published: never send them again.
-        numerics: what decided the bits of the first attempt.
-        active_seconds: training time of earlier attempts.
-    """
-
-    job_id: str
-    project: str
-    name: str | None
-    queue: str
-    fence: int
-    attempt: int
-    spec: dict[str, Any]
-    resolved_spec: dict[str, Any] | None
-    checkpoint: Checkpoint | None
-    previous_checkpoint: Checkpoint | None
-    epochs_done: int
-    numerics: dict[str, Any] | None
-    active_seconds: float
-    lease_until: datetime
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """Read the claim from a row that was just claimed."""
-        assert job.lease_until is not None, "claimed rows have a lease"  # noqa: S101 - for ourselves
-        return cls(
-            job_id=job.id,
-            project=job.project,
-            name=job.name,
-            queue=job.queue,
-            fence=job.fence,
-            attempt=job.attempt,
-            spec=job.spec,
-            resolved_spec=job.resolved_spec,
-            checkpoint=_checkpoint(job),
-            previous_checkpoint=Checkpoint(**job.previous_checkpoint) if job.previous_checkpoint else None,
-            epochs_done=job.epochs_done,
-            numerics=job.numerics,
-            active_seconds=job.active_seconds,
-            lease_until=job.lease_until,
-        )
-
-
-class Waiting(NamedTuple):
-    """A job that could be claimed now."""
-
-    job_id: str
-    queue: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,72 +41,6 @@ class ArtifactFile:
     key: str
     sha256: str
     size_bytes: int
-
-
-def waiting(session: Session, queues: Sequence[str], limit: int = 100) -> list[Waiting]:
-    """Return the jobs of these queues that could be claimed now, the best first. Takes no lock."""
-    rows = session.execute(_claimable(queues, Job.id, Job.queue).limit(limit)).tuples()
-    return [Waiting(*row) for row in rows]
-
-
-def claim(
-    session: Session,
-    worker_id: str,
-    queues: Sequence[str],
-    *,
-    host: str,
-    device: str = "cpu",
-    lease_seconds: float = LEASE_SECONDS,
-) -> Claim | None:
-    """Take the best waiting job of these queues: highest priority, then oldest. None where nothing waits.
-
-    PostgreSQL skips rows that others are just taking; SQLite's writers come one after another.
-    """
-    best = _claimable(queues, Job.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()
-    job = session.scalars(
-        update(Job)
-        .where(Job.id == best, Job.state == "queued")
-        .values(
-            state="running",
-            stage="starting",
-            fence=Job.fence + 1,
-            attempt=Job.attempt + 1,
-            worker_id=worker_id,
-            lease_until=now(lease_seconds),
-            run_after=None,
-            version=Job.version + 1,
-        )
-        .returning(Job),
-        execution_options=FRESH,
-    ).one_or_none()
-    if job is None:
-        return None
-    session.execute(
-        insert(Attempt).values(
-            job_id=job.id,
-            number=job.attempt,
-            fence=job.fence,
-            worker_id=worker_id,
-            host=host,
-            device=device,
-            from_epoch=job.checkpoint_epoch or 0,
-        )
-    )
-    record(session, job, "job.claimed", {"attempt": job.attempt, "worker": worker_id})
-    return Claim.of(job)
-
-
-def _claimable(queues: Sequence[str], *columns: ColumnElement[Any] | Any) -> Any:
-    return (
-        select(*columns)
-        .where(
-            Job.state == "queued",
-            Job.desired == "run",
-            Job.queue.in_(queues),
-            or_(Job.run_after.is_(None), Job.run_after <= now()),
-        )
-        .order_by(Job.priority.desc(), Job.created_at, Job.id)
-    )
 
 
 def start(
@@ -237,11 +99,11 @@ def heartbeat(
     Raises:
         OwnershipLost: another worker owns the job.
     """
-    seen = {} if progress is None else {"progress": dict(progress), "version": Job.version + 1}
+    seen: dict[str, Any] = {} if progress is None else {"progress": dict(progress), "version": Job.version + 1}
     desired = session.scalars(
         update(Job)
         .where(Job.id == job_id, Job.state == "running", Job.fence == fence)
-        .values(lease_until=now(lease_seconds), **seen)
+        .values({"lease_until": now(lease_seconds), **seen})
         .returning(Job.desired),
         execution_options={"synchronize_session": False},
     ).one_or_none()
@@ -283,9 +145,8 @@ def publish(
 
     The same publication may come twice: its owner repeats it when the database went away before it had answered.
 
-    Args:
-        rows: metrics rows of the wire, epochs rising without a gap; none for a checkpoint in mid-epoch.
-        active_seconds: training time of the job up to here, earlier attempts included.
+    `rows` are the wire's metrics rows, epochs rising without a gap; none for a checkpoint in mid-epoch.
+    `active_seconds` is the training time of the job up to here, earlier attempts included.
 
     Raises:
         OwnershipLost: another worker owns the job.
@@ -301,7 +162,7 @@ def publish(
         "checkpoint_key": checkpoint.key,
         "checkpoint_sha256": checkpoint.sha256,
         "checkpoint_epoch": checkpoint.epoch,
-        "previous_checkpoint": current.as_json() if (current := _checkpoint(job)) else None,
+        "previous_checkpoint": current.as_json() if (current := current_checkpoint(job)) else None,
         "active_seconds": max(job.active_seconds, active_seconds),
     }
     if rows:
@@ -384,9 +245,9 @@ def pause(session: Session, job_id: str, fence: int, *, end: AttemptEnd) -> Stat
         OwnershipLost: another worker owns the job.
     """
     job = owned(session, job_id, fence)
-    values = {"active_seconds": max(job.active_seconds, end.active_seconds)}
+    values: dict[str, Any] = {"active_seconds": max(job.active_seconds, end.active_seconds)}
     end_attempt(session, job, "cancelled" if job.desired == "cancel" else "paused", end.values())
-    body = {"attempt": job.attempt, "epoch": job.epochs_done}
+    body: dict[str, Any] = {"attempt": job.attempt, "epoch": job.epochs_done}
     match job.desired:
         case "cancel":
             body["stop_reason"] = "cancelled"
@@ -411,10 +272,8 @@ def requeue(
 ) -> State:
     """Give back a job whose attempt crashed or was drained; `verdicts` decides what becomes of it.
 
-    Args:
-        outcome: `crashed` or `drained`.
-        counts_as: the budget that this attempt used up; none for a drain and for a full disk.
-        delay_seconds: instead of the back-off of `verdicts.delay_seconds`.
+    `outcome` is `crashed` or `drained`; `counts_as` names the budget that this attempt used up, none for a drain and
+    for a full disk; `delay_seconds` stands instead of the back-off of `verdicts.delay_seconds`.
 
     Returns:
         `queued`; `cancelled` or `paused` where its owner wanted that; `failed` where it is given up.
@@ -469,12 +328,6 @@ def _owned_change(session: Session, job: Job, values: Mapping[str, Any]) -> Job:
     if changed is None:
         raise ownership_lost(job.id, job.fence)
     return changed
-
-
-def _checkpoint(job: Job) -> Checkpoint | None:
-    if job.checkpoint_key is None or job.checkpoint_sha256 is None:
-        return None
-    return Checkpoint(key=job.checkpoint_key, sha256=job.checkpoint_sha256, epoch=job.checkpoint_epoch or 0)
 
 
 def _desired(job: Job) -> Desired:

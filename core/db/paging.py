@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 
 def page(
     session: Session,
-    statement: Select[tuple[Row]],
+    statement: Select[Row],
     key: InstrumentedAttribute[Any],
     *,
     after: Any = None,

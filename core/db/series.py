@@ -26,7 +26,7 @@ def rows(
     statement = select(Epoch.body, Epoch.attempt, Epoch.recorded_at).where(Epoch.job_id == job_id)
     if after is not None:
         statement = statement.where(Epoch.epoch > after)
-    found = session.execute(statement.order_by(Epoch.epoch).limit(limit + 1)).tuples()
+    found = session.execute(statement.order_by(Epoch.epoch).limit(limit + 1))
     return cut([MetricsRow(*row) for row in found], limit)
 
 

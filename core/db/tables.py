@@ -1,11 +1,12 @@
 """The tables. Enum values are the same lower-case strings in database, JSON and Python."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    CheckConstraint,
     ForeignKey,
     Index,
     Integer,
@@ -35,7 +36,11 @@ class Base(DeclarativeBase):
     """The root of all tables."""
 
     metadata = MetaData(naming_convention=CONVENTION)
-    type_annotation_map = {datetime: Instant(), dict[str, Any]: JSON(none_as_null=True), int: BigInteger()}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Instant(),
+        dict[str, Any]: JSON(none_as_null=True),
+        int: BigInteger(),
+    }
 
 
 class Job(Base):
@@ -96,6 +101,9 @@ class Job(Base):
 
     __table_args__ = (
         UniqueConstraint("project", "idempotency_key"),
+        CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name="state"),
+        CheckConstraint("desired IN ('run', 'pause', 'cancel')", name="desired"),
+        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
         Index("ix_jobs_claim", "queue", text("priority DESC"), "created_at", "id",
               postgresql_where=text("state = 'queued'"), sqlite_where=text("state = 'queued'")),
         Index("ix_jobs_lease", "lease_until",

@@ -111,7 +111,7 @@ def end_attempt(session: Session, job: Job, outcome: str, values: Mapping[str, A
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == job.id, Attempt.number == job.attempt, Attempt.ended_at.is_(None))
-        .values(outcome=outcome, ended_at=now(), to_epoch=job.epochs_done, **values),
+        .values({"outcome": outcome, "ended_at": now(), "to_epoch": job.epochs_done, **values}),
         execution_options={"synchronize_session": False},
     )
 

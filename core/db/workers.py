@@ -57,14 +57,14 @@ def announce(session: Session, worker: Announcement) -> None:
 
 def seen(session: Session, worker_id: str) -> bool:
     """Note a sign of life; false where the row is gone and the worker has to announce itself again."""
-    statement = update(Worker).where(Worker.id == worker_id).values(seen_at=now()).returning(Worker.id)
+    statement = update(Worker).where(Worker.id == worker_id).values({"seen_at": now()}).returning(Worker.id)
     return session.scalars(statement, execution_options=_UNSYNCED).one_or_none() is not None
 
 
 def drain(session: Session, worker_id: str) -> None:
     """Note that the worker takes no more jobs."""
     session.execute(
-        update(Worker).where(Worker.id == worker_id).values(is_draining=True, seen_at=now()),
+        update(Worker).where(Worker.id == worker_id).values({"is_draining": True, "seen_at": now()}),
         execution_options=_UNSYNCED,
     )
 
@@ -90,7 +90,7 @@ def running(session: Session, project: str) -> dict[str, list[str]]:
     """Return which jobs of the project each worker runs: ids by worker id."""
     statement = select(Job.worker_id, Job.id).where(Job.project == project, Job.state == "running").order_by(Job.id)
     jobs: dict[str, list[str]] = {}
-    for worker_id, job_id in session.execute(statement).tuples():
+    for worker_id, job_id in session.execute(statement):
         jobs.setdefault(worker_id or "", []).append(job_id)
     return jobs
 
@@ -105,6 +105,14 @@ def queue(session: Session, project: str) -> dict[str, dict[str, int]]:
         .order_by(Job.queue)
     )
     counts: dict[str, dict[str, int]] = {}
-    for name, state, count in session.execute(statement).tuples():
+    for name, state, count in session.execute(statement):
         counts.setdefault(name, dict.fromkeys(states, 0))[state] = count
     return counts
+
+
+def states(session: Session, project: str | None) -> dict[str, int]:
+    """Return how many jobs of the project (none: of all) are in each state that any is in."""
+    statement = select(Job.state, func.count()).group_by(Job.state).order_by(Job.state)
+    if project is not None:
+        statement = statement.where(Job.project == project)
+    return dict(session.execute(statement).tuples().all())
