@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from core.datasets.leftovers import sweep
 from core.datasets.samples import Array, Facts, Samples
 
 VERSION = 1
@@ -56,6 +57,8 @@ class Cache:
 
     def _build(self, place: Path, decode: Decode) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for prefix in (".tmp-", ".old-"):
+            sweep(self.folder, prefix)
         scratch = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.folder))
         try:
             _write(scratch, decode(scratch))

@@ -54,7 +54,9 @@ def make(kind: str, arguments: dict[str, Any]) -> Any:
     if kind == "OneHotEncoder":
         given["sparse_output"] = False
     if kind == "SimpleImputer":
-        given.setdefault("keep_empty_features", True)
+        given.setdefault("keep_empty_features", True)  # or a column would vanish that the model was built for
+    if kind == "QuantileTransformer":
+        given["random_state"] = given.get("random_state") or 0  # it fits on a random subset of large tables
     return getattr(module, kind)(**given)
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from core.datasets.formats import FORMATS, Limits, UnreadableError
+from core.datasets.leftovers import sweep
 from core.errors import TooLarge
 
 CHUNK_BYTES = 1 << 20
@@ -75,6 +76,7 @@ def receive(
         detail = f"no format is called {format!r}"
         raise UnreadableError("unknown_format", detail, f"one of {', '.join(FORMATS)}").as_invalid("/format")
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, ".upload-")
     handle, name = tempfile.mkstemp(prefix=".upload-", dir=folder)
     path = Path(name)
     try:

@@ -78,7 +78,9 @@ def data_sources() -> dict[str, Body]:
         found[f"torchvision.{name}"] = _entry(first_line(getattr(vision_datasets, name)), train=train)
     version = parameter({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]})
     upload: Schema = {"type": "string", "pattern": "^ds_[0-9a-zA-Z]+$"}
-    found["dataset"] = _entry("An upload; without `version` the newest", id=upload, version=version)
+    header = parameter({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
+    words = "An upload; without `version` the newest; `header` says whether a CSV file's first row holds names"
+    found["dataset"] = _entry(words, id=upload, version=version, header=header)
     for name in _SYNTHETIC:
         found[f"synthetic.{name}"] = _synthetic(getattr(datasets, f"make_{name}"))
     return found

@@ -167,3 +167,11 @@ def test_category_that_train_did_not_have_is_named() -> None:
     samples.inputs[:60, 2] = 1
     with pytest.raises(DataInvalid, match="OneHotEncoder cannot transform these samples: Found unknown categories"):
         Preprocessor.fit(steps("OneHotEncoder"), samples, TRAIN).transform(samples.inputs)
+
+
+def test_quantiles_of_a_large_table_are_the_same_every_time() -> None:
+    inputs = RNG.normal(size=(500, 1)).astype(np.float32)
+    samples = Samples(inputs, None, ["a"])
+    step = {"type": "QuantileTransformer", "n_quantiles": 10, "subsample": 50}
+    states = [Preprocessor.fit(steps(step), samples).to_json() for _ in range(2)]
+    assert states[0] == states[1]

@@ -217,3 +217,15 @@ def test_real_abalone_without_header_is_read(read_upload: Load) -> None:
     assert samples.inputs.shape == (4177, 8)
     assert samples.categories == {"column_1": ["F", "I", "M"]}
     assert samples.inputs[0].tolist() == pytest.approx([2, 0.455, 0.365, 0.095, 0.514, 0.2245, 0.101, 0.15])
+
+
+def test_source_may_say_that_there_is_no_header(read: Load, tmp_path: Path) -> None:
+    from core.messages import DatasetFile
+
+    path = tmp_path / "words.csv"
+    path.write_text("red,yes\nblue,no\n")
+    uploads = {"ds_1@1": DatasetFile(path=str(path), format="csv", sha256="0")}
+    source = {"type": "dataset", "id": "ds_1", "header": False}
+    samples = read(source, uploads=uploads, columns={"target": "column_2"})
+    assert samples.categories == {"column_1": ["blue", "red"]}
+    assert len(samples) == 2
