@@ -97,4 +97,5 @@ class Schedule:
             self._begin_swa(self.swa[1])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+            vars(self.optimizer)["_opt_called"] = True  # in an earlier attempt; else torch warns of a wrong order
         self.lr = list(state["lr"])
