@@ -63,7 +63,7 @@ def preview(path: Path, format: str, limit: int = 20, *, header: bool | None = N
                 "columns": ["file", "class"],
                 "rows": [list(row) for row in islice(zip(names, labels, strict=True), limit)],
             }
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".preview-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="epochd-preview-") as scratch:
             return _first_samples(_decoded(path, format, Limits(), Path(scratch)), limit)
     except UnreadableError as error:
         raise error.as_invalid(POINTER) from error

@@ -19,6 +19,7 @@ pc: Any = compute  # its functions are made at import, so type checkers do not s
 
 BLOCK_BYTES = 4 << 20
 BATCH_ROWS = 1 << 16
+CELL_BYTES = 4  # of a number as it is kept
 HEAD_BYTES = 256 << 10
 MAX_COLUMNS = 20_000
 DELIMITERS = ",;\t|"
@@ -60,6 +61,8 @@ def scan(path: Path, format: str, limits: Limits, *, header: bool | None = None)
     Raises:
         UnreadableError: names the row and column that cannot be read.
     """
+    if format == "parquet":
+        _check_parquet(path, limits)
     columns: dict[str, Column] = {}
     unpacked = 0
     for batch in batches(path, format, header=header):
@@ -155,6 +158,19 @@ def _refuse_doubles(names: list[str]) -> None:
     doubles = [name for name, count in Counter(names).items() if count > 1]
     if doubles:
         raise UnreadableError("double_column", f"two columns are called {doubles[0]!r}", "give each a name of its own")
+
+
+def _check_parquet(path: Path, limits: Limits) -> None:
+    """Refuse by its own figures a file whose few bytes stand for very many cells."""
+    try:
+        about = parquet.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableError("not_parquet", f"the file cannot be read as parquet: {error}") from error
+    unpacked = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    unpacked = max(unpacked, about.num_rows * about.num_columns * CELL_BYTES)
+    if unpacked > limits.max_unpacked_bytes:
+        detail = f"{about.num_rows} rows of {about.num_columns} columns unpack to {unpacked} bytes"
+        raise UnreadableError("unpacks_too_large", f"{detail}; {limits.max_unpacked_bytes} are allowed")
 
 
 def _parquet(path: Path) -> Iterator[Batch]:

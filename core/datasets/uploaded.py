@@ -97,6 +97,12 @@ def read(table: Table, roles: Roles, scratch: Path) -> Samples:
     classes = _classes(columns[roles.target[0]]) if len(roles.target) == 1 else None
     for name in roles.target:
         _check_target(columns[name], is_alone=len(roles.target) == 1)
+    for role, name in (("group_by", roles.group_by), ("order_by", roles.order_by)):
+        if name is not None and columns[name].missing:
+            detail = (
+                f"column {name!r} has {columns[name].missing} missing values, so it cannot {role.replace('_', ' ')}"
+            )
+            raise UnreadableError("missing_values", detail, at=f"/data/columns/{role}")
     dtype = np.float64 if any(_needs_float64(columns[name]) for name in roles.features) else np.float32
     shape = (table.rows, len(roles.features))
     inputs = np.lib.format.open_memmap(scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)

@@ -93,6 +93,11 @@ def test_group_and_order_columns_are_no_features(read_upload: Load) -> None:
     assert samples.order.tolist() == [3, 1, 2]
 
 
+def test_group_that_is_missing_is_refused(read_upload: Load) -> None:
+    body = b"a,who,label\n1,x,0\n2,,1\n"
+    assert refused(read_upload, body, columns={"group_by": "who"}) == ("/data/columns/group_by", "missing_values")
+
+
 def test_integers_that_float32_cannot_hold_stay_float64(read_upload: Load) -> None:
     samples = read_upload(b"stamp,label\n1700000001,0\n1700000002,1\n", "csv")
     assert samples.inputs[:, 0].tolist() == [1700000001, 1700000002]

@@ -134,6 +134,17 @@ class TestParquet:
         parquet.write_table(pa.table({"deep": [[1], [2]]}), packed)
         assert refused(packed.getvalue(), "parquet", tmp_path).startswith("bad_dtype: column 'deep' is list")
 
+    def test_few_bytes_that_stand_for_many_rows_are_refused(self, tmp_path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        packed = io.BytesIO()
+        parquet.write_table(pa.table({"a": np.zeros(2_000_000)}), packed)
+        assert len(packed.getvalue()) < 100_000
+        assert refused(packed.getvalue(), "parquet", tmp_path, limits=Limits(max_unpacked_bytes=MIB)).startswith(
+            "unpacks_too_large: 2000000 rows of 1 columns"
+        )
+
     def test_what_is_no_parquet_is_refused(self, tmp_path: Path) -> None:
         assert refused(b"PAR1 but no more", "parquet", tmp_path).startswith("not_parquet:")
 
