@@ -22,7 +22,7 @@ ANSWER_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 5.0
 """Between two repetitions, unless the service's `Retry-After` asks for more."""
 
-_backoff = wait_exponential_jitter(initial=0.2, max=MAX_PAUSE_SECONDS, jitter=0.2)
+_backoff = wait_exponential_jitter(multiplier=0.2, max=MAX_PAUSE_SECONDS, jitter=0.2)
 
 
 class Transport:

@@ -10,6 +10,12 @@ from rich.text import Text
 from epochd.display.numbers import bytes_in_words, number, seconds_in_words
 from epochd.wire import Artifact, Job
 
+_WHY_STOPPED = {
+    "patience": "did not improve in {patience} checks",
+    "threshold": "reached its threshold",
+    "diverged": "diverged",
+    "not_finite": "is not finite",
+}
 _COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -54,11 +60,12 @@ def early_stopping_in_words(job: Job, decisions: Sequence[Mapping[str, Any]]) ->
     if not checks:
         return f"no check of {rule['monitor']} yet"
     last = checks[-1]
-    best = f"best {number(last.get('best'))} at epoch {last.get('best_epoch')}"
-    if last.get("action") == "stop":
-        return f"stopped after epoch {last['epoch']}: {last.get('reason')} ({rule['monitor']}, {best})"
+    best = f"best {rule['monitor']} {number(last['best'])} at epoch {last['best_epoch']}"
+    if last["action"] == "stop":
+        why = _WHY_STOPPED.get(last["reason"], last["reason"]).format(patience=last["patience"])
+        return f"stopped after epoch {last['epoch']}: {rule['monitor']} {why}; {best}"
     verb = "did not stop it" if job["is_terminal"] else "goes on"
-    return f"{verb}: patience used {last.get('wait')} of {last.get('patience')} ({rule['monitor']}, {best})"
+    return f"{verb}: patience used {last['wait']} of {last['patience']}; {best}"
 
 
 def _status(job: Job) -> str:
