@@ -1,0 +1,74 @@
+"""The application: `create_app(settings)` puts services, routes and problems together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from api import openapi, problems
+from api.dependencies import caller
+from api.parameters import problems as documented
+from api.preflight import PRELOAD
+from api.routes import artifacts, components, datasets, documents, health, jobs, keys, operation, series
+from api.services import Services
+from api.telemetry import Measured
+from core.process import Template
+from core.settings import Settings
+
+DESCRIPTION = """Training as a service: post what to train as JSON, a worker trains it with PyTorch, and every epoch's
+metrics and every early-stopping decision are rows that you poll.
+
+Errors are `application/problem+json` (RFC 9457). Times are UTC. Polling is cheap with `ETag` and `Prefer: wait=30`."""
+
+
+def create_app(settings: Settings, *, template: Template | None = None) -> FastAPI:
+    """Build the service; its database must be migrated before it answers.
+
+    Args:
+        settings: of this deployment.
+        template: the warm process that preflight's children are forked from; none: one of its own.
+    """
+    log = settings.home / "logs" / "preflight.log"
+    services = Services.build(settings, template or Template(PRELOAD, log=log))
+    app = FastAPI(
+        title="epochd",
+        summary="Training as a service",
+        description=DESCRIPTION,
+        version=_version(),
+        openapi_url=None,  # served by a route, for callers with a key
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.services = services
+    app.openapi = partial(openapi.document, app)  # pyrefly: ignore[bad-assignment] - FastAPI's documented way
+    app.add_middleware(Measured, telemetry=services.telemetry)
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(_guarded())
+    return app
+
+
+def _guarded() -> APIRouter:
+    """Return the routes that ask who calls: all but health's."""
+    guarded = APIRouter(dependencies=[Depends(caller)], responses=documented(401, 403, 503))
+    guarded.include_router(documents.router)
+    for router in (jobs, series, artifacts, datasets, components, operation, keys):
+        guarded.include_router(router.router, prefix="/v1")
+    return guarded
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with app.state.services.running():
+        yield
+
+
+def _version() -> str:
+    try:
+        return version("epochd")
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "0.0.0"

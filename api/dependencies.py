@@ -1,0 +1,108 @@
+"""What routes ask for: the application's services, the caller, and a body that was read under its limit."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from api.access import Caller
+from api.changes import Changes
+from api.services import Services
+from core.db.keys import Scope
+from core.errors import Forbidden, Malformed, TooLarge, UnsupportedMedia
+
+
+def services(request: Request) -> Services:
+    """Return what this application was made with."""
+    return cast("Services", request.app.state.services)
+
+
+Svc = Annotated[Services, Depends(services)]
+
+
+def changes(svc: Svc) -> Changes:
+    """Return the watcher of jobs."""
+    return svc.changes
+
+
+Watcher = Annotated[Changes, Depends(changes)]
+
+bearer = HTTPBearer(auto_error=False, bearerFormat="epk_…", description="A key made by `epochd keys create`.")
+
+
+def caller(request: Request, svc: Svc, _scheme: Annotated[Any, Security(bearer)]) -> Caller:
+    """Return who asks; every router but health's depends on it.
+
+    Raises:
+        Unauthenticated: no key where one is needed, or one that is not valid.
+        Forbidden: a keyless request that may come from a stranger's web page.
+        UnsupportedMedia: a keyless request with a body that is no JSON.
+    """
+    return svc.gate.identify(request)
+
+
+Who = Annotated[Caller, Depends(caller)]
+
+
+def needs(scope: Scope) -> Callable[..., Caller]:
+    """Return a dependency that lets callers with `scope` pass."""
+
+    def check(who: Who) -> Caller:
+        if not who.may(scope):
+            raise Forbidden(f"this key lacks the scope `{scope}`; it has {', '.join(sorted(who.scopes)) or 'none'}")
+        return who
+
+    return check
+
+
+JobReader = Annotated[Caller, Depends(needs("jobs:read"))]
+JobWriter = Annotated[Caller, Depends(needs("jobs:write"))]
+DatasetReader = Annotated[Caller, Depends(needs("datasets:read"))]
+DatasetWriter = Annotated[Caller, Depends(needs("datasets:write"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Refuse a body that says of itself that it is too large, before a byte of it is read.
+
+    Raises:
+        Malformed: the length is no number.
+        TooLarge: it is more than `limit`.
+    """
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal():
+        raise Malformed(f"Content-Length {length!r} is no number")
+    if int(length) > limit:
+        raise TooLarge(f"the body has {length} bytes; {limit} are allowed here")
+
+
+async def limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield the body piece by piece, whatever its length header says.
+
+    Raises:
+        TooLarge: more than `limit` came.
+    """
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"the body has more than the {limit} bytes that are allowed here")
+        yield chunk
+
+
+async def json_body(request: Request, svc: Svc, _who: Who) -> bytes:
+    """Return the bytes of a JSON body, unread by FastAPI: parsers of our own know line, column and pointer.
+
+    Raises:
+        UnsupportedMedia: the content type is not JSON.
+        TooLarge: more than `settings.max_body_bytes`.
+    """
+    check_length(request, svc.settings.max_body_bytes)
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise UnsupportedMedia(f"the content type is {media or 'missing'}; this route takes application/json")
+    return b"".join([chunk async for chunk in limited(request, svc.settings.max_body_bytes)])
+
+
+JsonBody = Annotated[bytes, Depends(json_body)]

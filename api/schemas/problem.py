@@ -1,0 +1,39 @@
+"""Problems (RFC 9457), as they are documented; `api.problems` writes them."""
+
+from typing import Any
+
+from pydantic import ConfigDict
+
+from api.schemas.base import Body
+
+
+class IssueBody(Body):
+    """One thing wrong with one place of the request."""
+
+    pointer: str
+    """JSON pointer into the request's body, such as `/model/layers/3/in_features`; `""`: the body as a whole."""
+    code: str
+    """Stable machine word."""
+    detail: str
+    """One plain sentence."""
+    hint: str | None = None
+    """What to do about it; left out where that is not known."""
+    fix: list[dict[str, Any]] | None = None
+    """JSON Patch (RFC 6902) that mends the body; left out where there is none."""
+
+
+class ProblemBody(Body):
+    """Every error of this service: `application/problem+json` (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    """URI of the kind of problem; its last part is stable."""
+    title: str
+    status: int
+    detail: str
+    """What is wrong with which value, and what to do next."""
+    instance: str
+    """Path of the request."""
+    errors: list[IssueBody]
+    """Every single thing that is wrong, where it can be named."""
