@@ -74,6 +74,9 @@ class Attempt:
         fingerprint = numerics.fingerprint(device, threads)
         if order.numerics is not None and order.numerics != fingerprint:
             warnings.append(_numerics_changed(order.numerics, fingerprint))
+        if spec.execution.device == "gpu" and device.type == "cpu":
+            detail = "no GPU was lent to this attempt: it trains on the CPU"
+            warnings.append({"pointer": "/execution/device", "code": "no_gpu", "detail": detail})
         self.watch.look()
         self.watch.enter("loading_data")
         data = sets.prepare(spec.data, seed=seed, places=_places(order))

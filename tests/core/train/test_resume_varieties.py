@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.train.small import Recorder, build, perceptron, two_moons
-from tests.core.train.test_resume import assert_same, known, resume, stop_after
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, SequentialLR
 
 from core.spec.job import CheckpointEvery, Converged, EarlyStopping, Regularization, StopWhen
 from core.train.loop import Trainer, fit
 from core.train.watch import Interrupted
+from tests.core.train.small import Recorder, build, perceptron, two_moons
+from tests.core.train.test_resume import assert_same, known, resume, stop_after
 
 
 def plateau(optimizer: torch.optim.Optimizer, _steps: int) -> Any:
