@@ -7,6 +7,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
+from typing_extensions import override
 
 from api.access import is_loopback
 from api.app import create_app
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
         await super().startup(sockets)
@@ -37,6 +39,7 @@ class Server(uvicorn.Server):
             port = next((sock.getsockname()[1] for server in self.servers for sock in server.sockets), self.config.port)
             print(f"epochd api ready on http://{host}:{port}", flush=True)  # noqa: T201 - for whoever started it
 
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End waits, then connections."""
         self._app.state.services.changes.close()

@@ -1,6 +1,6 @@
 """What routes ask for: the application's services, the caller, and a body that was read under its limit."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
@@ -77,7 +77,7 @@ def check_length(request: Request, limit: int) -> None:
         raise TooLarge(f"the body has {length} bytes; {limit} are allowed here")
 
 
-async def limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
     """Yield the body piece by piece, whatever its length header says.
 
     Raises:

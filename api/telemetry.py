@@ -85,10 +85,18 @@ class Measured:
         try:
             await self._app(scope, receive, noting_status)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = _template(scope)
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._telemetry.requests.labels(method, route, str(status)).inc()
             self._telemetry.seconds.labels(method, route).observe(time.perf_counter() - began)
+
+
+def _template(scope: Scope) -> str:
+    """Return the route's path with names in the place of values; included routers keep only their part of it."""
+    if "route" not in scope:
+        return "none"
+    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    return "/".join(names.get(part, part) for part in scope["path"].split("/"))
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

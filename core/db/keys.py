@@ -80,24 +80,24 @@ def any_exist(session: Session) -> bool:
     return bool(session.scalar(select(exists().where(ApiKey.id.is_not(None)))))
 
 
-def listing(session: Session, project: str) -> list[ApiKey]:
-    """Return the project's keys, revoked ones too, the first one first."""
-    return list(session.scalars(select(ApiKey).where(ApiKey.project == project).order_by(ApiKey.id)))
+def listing(session: Session, project: str | None) -> list[ApiKey]:
+    """Return the project's keys (none: of all projects), revoked ones too, the first one first."""
+    return list(session.scalars(select(ApiKey).where(*_of(project)).order_by(ApiKey.id)))
 
 
-def revoke(session: Session, project: str, key_id: str) -> ApiKey:
-    """End the key for good; again changes nothing.
+def revoke(session: Session, project: str | None, key_id: str) -> ApiKey:
+    """End a key of the project (none: of any) for good; again changes nothing.
 
     Raises:
         NotFound: the project has no such key.
     """
     session.execute(
         update(ApiKey)
-        .where(ApiKey.project == project, ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        .where(*_of(project), ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         .values({"revoked_at": now()}),
         execution_options={"synchronize_session": False},
     )
-    statement = select(ApiKey).where(ApiKey.project == project, ApiKey.id == key_id)
+    statement = select(ApiKey).where(*_of(project), ApiKey.id == key_id)
     key = session.scalars(statement, execution_options={"populate_existing": True}).one_or_none()
     if key is None:
         raise NotFound(f"There is no key {key_id!r} in this project.")
