@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from core.datasets import arrays, images
-from core.datasets.columns import Column, as_numbers, stripped
+from core.datasets.columns import MAX_VALUES, Column, as_numbers, stripped
 from core.datasets.formats import TABLES, Limits, UnreadableError
 from core.datasets.roles import MAX_CATEGORIES, Roles, groups_of, roles_of, too_many_categories
 from core.datasets.samples import Array, Samples
@@ -94,42 +94,38 @@ def read(table: Table, roles: Roles, scratch: Path) -> Samples:
     columns = table.columns
     coded = {name for name in roles.features if columns[name].kind == "text" or name in roles.categorical}
     categories = {name: _categories(columns[name]) for name in roles.features if name in coded}
-    classes = _classes(columns[roles.target[0]]) if len(roles.target) == 1 else None
-    for name in roles.target:
-        _check_target(columns[name], is_alone=len(roles.target) == 1)
-    for role, name in (("group_by", roles.group_by), ("order_by", roles.order_by)):
-        if name is not None and columns[name].missing:
-            detail = (
-                f"column {name!r} has {columns[name].missing} missing values, so it cannot {role.replace('_', ' ')}"
-            )
-            raise UnreadableError("missing_values", detail, at=f"/data/columns/{role}")
+    _check_roles(columns, roles)
     dtype = np.float64 if any(_needs_float64(columns[name]) for name in roles.features) else np.float32
     shape = (table.rows, len(roles.features))
     inputs = np.lib.format.open_memmap(scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)
-    others = [name for name in (*roles.target, roles.group_by, roles.order_by) if name]
-    kept: dict[str, list[Array]] = {name: [] for name in others}
+    others = _fill(inputs, table, roles, categories)
+    return Samples(
+        inputs,
+        _target([others[name] for name in roles.target], [columns[name] for name in roles.target]),
+        roles.features,
+        roles.target,
+        _classes(columns[roles.target[0]]) if len(roles.target) == 1 else None,
+        "table",
+        categories=categories,
+        groups=None if roles.group_by is None else groups_of(others[roles.group_by]),
+        order=None if roles.order_by is None else others[roles.order_by],
+    )
+
+
+def _fill(inputs: Array, table: Table, roles: Roles, categories: Mapping[str, list[str]]) -> dict[str, Array]:
+    """Put the features into `inputs`, batch by batch, and return the columns of the other roles as float64 [N]."""
+    columns = table.columns
+    kept: dict[str, list[Array]] = {name: [] for name in (*roles.target, roles.group_by, roles.order_by) if name}
+    words = {name: columns[name].labels() if _is_worded(columns[name]) else None for name in kept}
     start = 0
     for batch in table.batches():
         stop = start + len(next(iter(batch.values())))
         for position, name in enumerate(roles.features):
             inputs[start:stop, position] = _numbers(columns[name], batch[name], categories.get(name))
         for name, parts in kept.items():
-            parts.append(
-                _numbers(columns[name], batch[name], columns[name].labels() if _is_worded(columns[name]) else None)
-            )
+            parts.append(_numbers(columns[name], batch[name], words[name]))
         start = stop
-    whole = {name: np.concatenate(parts) for name, parts in kept.items()}
-    return Samples(
-        inputs,
-        _target([whole[name] for name in roles.target], [columns[name] for name in roles.target]),
-        roles.features,
-        roles.target,
-        classes,
-        "table",
-        categories=categories,
-        groups=None if roles.group_by is None else groups_of(whole[roles.group_by]),
-        order=None if roles.order_by is None else whole[roles.order_by],
-    )
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
 def _is_worded(column: Column) -> bool:
@@ -141,6 +137,20 @@ def _categories(column: Column) -> list[str]:
     if labels is None or len(labels) > MAX_CATEGORIES:
         raise too_many_categories(column.name)
     return labels
+
+
+def _check_roles(columns: Mapping[str, Column], roles: Roles) -> None:
+    for name in roles.target:
+        _check_target(columns[name], is_alone=len(roles.target) == 1)
+    for role, name in (("group_by", roles.group_by), ("order_by", roles.order_by)):
+        if name is not None and columns[name].kind == "text" and columns[name].labels() is None:
+            detail = f"column {name!r} has more than {MAX_VALUES} different texts, too many to {role.replace('_', ' ')}"
+            raise UnreadableError("too_many_values", detail, "write numbers instead", at=f"/data/columns/{role}")
+        if name is not None and columns[name].missing:
+            detail = (
+                f"column {name!r} has {columns[name].missing} missing values, so it cannot {role.replace('_', ' ')}"
+            )
+            raise UnreadableError("missing_values", detail, at=f"/data/columns/{role}")
 
 
 def _check_target(column: Column, *, is_alone: bool) -> None:
