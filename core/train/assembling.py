@@ -16,7 +16,6 @@ from core.train.evaluating import Evaluator
 from core.train.failures import refuse
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
-from core.train.loop import Trainer
 from core.train.plan import Plan
 from core.train.rng import seed_all
 from core.train.schedule import Schedule
@@ -24,6 +23,7 @@ from core.train.scoring import Scores, preparation
 from core.train.sets import Sets
 from core.train.stopping import StopRules
 from core.train.task import Task
+from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
 from core.train.watch import Watch
 

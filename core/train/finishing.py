@@ -9,9 +9,9 @@ from core.train.assembling import Feed
 from core.train.export import FORMAT, write_json, write_weights
 from core.train.failures import DIVERGED, NOT_FINITE
 from core.train.journal import with_finite_numbers
-from core.train.loop import Trainer
 from core.train.sets import Sets
 from core.train.task import Task
+from core.train.trainer import Trainer
 
 
 def finish(

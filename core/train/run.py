@@ -21,9 +21,10 @@ from core.train.checkpoint import FolderStore, load_first
 from core.train.failures import as_failed
 from core.train.finishing import finish
 from core.train.journal import Journal
-from core.train.loop import Trainer, fit
+from core.train.loop import fit
 from core.train.pipe import Pipe, SupervisorGoneError
 from core.train.roles import Channel
+from core.train.trainer import Trainer
 from core.train.watch import Interrupted, TimeUsedUp, Watch
 
 

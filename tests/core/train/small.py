@@ -19,12 +19,12 @@ from core.train.early_stopping import EarlyStopper
 from core.train.evaluating import Evaluator
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
-from core.train.loop import Trainer
 from core.train.plan import Plan
 from core.train.rng import seed_all
 from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
 from core.train.stopping import StopRules
+from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
 from core.train.watch import Watch
 

@@ -10,7 +10,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from core.spec.job import CheckpointEvery, EarlyStopping, StopWhen
 from core.train.checkpoint import load
-from core.train.loop import Trainer, fit
+from core.train.loop import fit
+from core.train.trainer import Trainer
 from core.train.watch import Interrupted
 from tests.core.train.small import Recorder, are_equal, build, perceptron, two_moons, weights_of
 

@@ -8,7 +8,8 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, SequentialLR
 
 from core.spec.job import CheckpointEvery, Converged, EarlyStopping, Regularization, StopWhen
-from core.train.loop import Trainer, fit
+from core.train.loop import fit
+from core.train.trainer import Trainer
 from core.train.watch import Interrupted
 from tests.core.train.small import Recorder, build, perceptron, two_moons
 from tests.core.train.test_resume import assert_same, known, resume, stop_after
