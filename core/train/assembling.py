@@ -1,7 +1,6 @@
 """From a spec and its sets to a trainer that is ready to start."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from core.spec.job import Component, JobSpec
 from core.train import build, metrics
 from core.train.averaging import WeightAverage
-from core.train.data import EvalBatches, Split, TrainBatches, Transform
+from core.train.data import Split
 from core.train.early_stopping import EarlyStopper, Mode
 from core.train.evaluating import Evaluator
 from core.train.failures import refuse
+from core.train.feeding import Feed
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
 from core.train.plan import Plan
@@ -29,30 +29,11 @@ from core.train.watch import Watch
 
 RISING = ("accuracy", "f1", "precision", "recall", "auroc", "r2")
 """Metrics of which more is better; of losses and errors less is."""
-FIXED = (
-    "ToImage",
-    "ToDtype",
-    "ToPureTensor",
-    "RGB",
-    "Normalize",
-    "Resize",
-    "CenterCrop",
-    "Grayscale",
-    "Pad",
-    "Identity",
-)
-"""Transforms that draw nothing: applied once where the result is small enough to keep."""
-KEPT_BYTES = 1 << 30
 
 
 def mode_of(monitor: str) -> Mode:
     """Return whether less or more of a monitor such as `val_accuracy_top5` is better."""
     return "max" if monitor.partition("_")[2].startswith(RISING) else "min"
-
-
-def is_fixed(transforms: Iterable[Component]) -> bool:
-    """Return whether the transforms give the same for the same sample, whatever the epoch."""
-    return all(transform.type in FIXED for transform in transforms)
 
 
 def losses_of(spec: JobSpec) -> tuple[Component, ...]:
@@ -64,67 +45,6 @@ def rules_of(spec: JobSpec) -> StopRules:
     """Return the spec's `stop_when`, one rule or several."""
     rules = spec.stop_when or ()
     return StopRules(rules if isinstance(rules, tuple) else (rules,))
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The sets as batches, and the shape in which a sample reaches the model."""
-
-    train: TrainBatches
-    val: EvalBatches | None
-    test: EvalBatches | None
-    train_eval: EvalBatches | None
-    """The training set to be judged on, where that is asked for."""
-    sample_shape: tuple[int, ...]
-
-
-def feed(spec: JobSpec, sets: Sets, *, seed: int, device: torch.device) -> Feed:
-    """Put the sets where they are read from, with what is done to every batch."""
-    transforms = spec.data.transforms
-    train_transform, train = _placed(transforms.train if transforms else (), sets.train, device)
-    eval_transform, _ = _transform(transforms.eval if transforms else (), sets.train)
-    sample, _ = sets.train.gather(torch.zeros(1, dtype=torch.int64))
-    shape = tuple((sample if eval_transform is None else eval_transform(sample)).shape[1:])
-    batch_size = len(train) if spec.batch_size == "full" else spec.batch_size
-
-    def judged(split: Split | None) -> EvalBatches | None:
-        if split is None:
-            return None
-        transform, placed = _placed(transforms.eval if transforms else (), split, device)
-        return EvalBatches(placed, batch_size=batch_size, device=device, transform=transform)
-
-    batches = TrainBatches(
-        train,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=spec.shuffle,
-        drop_last=spec.drop_last,
-        device=device,
-        transform=train_transform,
-    )
-    train_eval = judged(sets.train) if spec.evaluate_at_start or spec.swa else None
-    return Feed(batches, judged(sets.val), judged(sets.test), train_eval, shape)
-
-
-def _transform(components: tuple[Component, ...], split: Split) -> tuple[Transform | None, bool]:
-    """Return what is done to a batch of inputs, and whether it draws random numbers."""
-    if components:
-        return build.transforms(list(components)), not is_fixed(components)
-    return (Tensor.float if split.inputs.dtype == torch.uint8 else None), False
-
-
-def _placed(components: tuple[Component, ...], split: Split, device: torch.device) -> tuple[Transform | None, Split]:
-    """Apply what is fixed once, and move the set to the device, where there is room for that."""
-    transform, is_random = _transform(components, split)
-    if transform is not None and not is_random:
-        one = transform(split.gather(torch.zeros(1, dtype=torch.int64))[0])
-        if one.nbytes * len(split) <= KEPT_BYTES:
-            transform, split = None, split.map(transform)
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        if split.inputs.nbytes < free_bytes // 4:
-            split = split.to(device)
-    return transform, split
 
 
 def assemble(

@@ -5,9 +5,9 @@ from typing import Any
 
 from core.messages import Done, Failed, StopReason
 from core.spec.job import JobSpec
-from core.train.assembling import Feed
 from core.train.export import FORMAT, write_json, write_weights
 from core.train.failures import DIVERGED, NOT_FINITE
+from core.train.feeding import Feed
 from core.train.journal import with_finite_numbers
 from core.train.sets import Sets
 from core.train.task import Task

@@ -16,9 +16,10 @@ from core.messages import Done, Failed, Started, Stopped, TrainOrder
 from core.spec import parse_object
 from core.spec.job import JobSpec
 from core.train import numerics, preflight, sets, task
-from core.train.assembling import assemble, feed
+from core.train.assembling import assemble
 from core.train.checkpoint import FolderStore, load_first
 from core.train.failures import as_failed
+from core.train.feeding import feed
 from core.train.finishing import finish
 from core.train.journal import Journal
 from core.train.loop import fit
