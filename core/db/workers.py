@@ -115,4 +115,4 @@ def states(session: Session, project: str | None) -> dict[str, int]:
     statement = select(Job.state, func.count()).group_by(Job.state).order_by(Job.state)
     if project is not None:
         statement = statement.where(Job.project == project)
-    return dict(session.execute(statement).tuples().all())
+    return dict(session.execute(statement).all())
