@@ -164,7 +164,12 @@ class Client:
 
     def decisions(self, job_id: str) -> list[dict[str, Any]]:
         """Return what epochd decided about the job, each with the numbers that caused it."""
-        return self._get(f"/v1/jobs/{job_id}/decisions").json()["data"]
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._get(f"/v1/jobs/{job_id}/decisions", after=found[-1]["id"] if found else None).json()
+            found += page["data"]
+            if not page["has_more"] or not page["data"]:
+                return found
 
     def logs(self, job_id: str) -> str:
         """Return the trainer's log."""
@@ -217,7 +222,7 @@ class Client:
         return self._transport.request("POST", "/v1/keys", json=body).json()
 
     def keys(self) -> list[ApiKey]:
-        """Return the keys that are valid, without their secrets."""
+        """Return the keys, revoked ones too, without their secrets."""
         return self._get("/v1/keys").json()["data"]
 
     def revoke_key(self, key_id: str) -> None:

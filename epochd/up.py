@@ -9,7 +9,6 @@ SIGTERM, which is a drain too.
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import os
 import signal
 import socket
@@ -24,6 +23,10 @@ from epochd.client import Client
 from epochd.errors import ClientError
 
 LOOK_SECONDS = 0.1
+ASK_SECONDS = 0.3
+"""Between two questions whether the service is there."""
+SETTINGS_STATUS = 2
+"""The API's exit status where its settings forbid to start."""
 FUTILE_STARTS = 4
 """An API that dies so often before it ever answered will not mend itself."""
 DRAIN_SECONDS = 30.0
@@ -47,17 +50,9 @@ class Service:
         workers: how many worker processes.
         key: the API key, where the service has keys.
         say: takes one line for the person who watches.
-
-    Raises:
-        CannotStart: the address is open to others and there is no key.
     """
 
     def __init__(self, data_dir: Path, host: str, port: int, *, workers: int, key: str | None, say: Say) -> None:
-        if not key and not is_loopback(host):
-            raise CannotStart(
-                f"--host {host} lets other machines in: set EPOCHD_API_KEY (or --key) to a first admin key "
-                f"of your own, such as epk_{os.urandom(16).hex()}"
-            )
         self.data_dir = data_dir.expanduser().absolute()
         self.host = host
         self.port = port or _free_port(host)
@@ -66,6 +61,7 @@ class Service:
         self._say = say
         self._children = list(self._plan())
         self._is_stopping = self._is_ready = self._has_workers = False
+        self._ask_at = 0.0
 
     @property
     def url(self) -> str:
@@ -85,7 +81,7 @@ class Service:
             try:
                 while not self._is_stopping:
                     self._look_after(time.monotonic())
-                    self._announce(client)
+                    self._announce(client, time.monotonic())
                     time.sleep(LOOK_SECONDS)
             finally:
                 self._drain()
@@ -102,7 +98,7 @@ class Service:
     def _look_after(self, now: float) -> None:
         for child in self._children:
             if (status := child.look(now)) is not None:
-                self._refuse_futile(child)
+                self._refuse_futile(child, status)
                 self._say(f"{child.name} ended ({cause(status)}); starting it again in {child.start_at - now:.1f} s")
             if child.process is None and now >= child.start_at and self._may_start(child):
                 child.start(now)
@@ -111,24 +107,31 @@ class Service:
         """The API goes first: it makes the database, and says what is wrong with the settings."""
         return child.name == "api" or self._is_ready
 
-    def _refuse_futile(self, child: Child) -> None:
-        if child.name == "api" and not self._is_ready and child.deaths >= FUTILE_STARTS:
+    def _refuse_futile(self, child: Child, status: int) -> None:
+        if child.name != "api" or self._is_ready:
+            return
+        if status == SETTINGS_STATUS:
+            raise CannotStart("the API does not start with these settings; it says above what to change")
+        if child.deaths >= FUTILE_STARTS:
             raise CannotStart(f"the API ended {child.deaths} times before it answered; its own words stand above")
 
-    def _announce(self, client: Client) -> None:
+    def _announce(self, client: Client, now: float) -> None:
+        if self._has_workers or now < self._ask_at:
+            return
+        self._ask_at = now + ASK_SECONDS
         if not self._is_ready and client.is_ready():
             self._is_ready = True
             self._say(f"epochd is ready at {self.url} (data in {self.data_dir}; Ctrl-C stops it)")
-        if self._is_ready and not self._has_workers and self._count_workers(client) == self.workers:
+        elif self._is_ready and self._are_workers_there(client):
             self._has_workers = True
-            self._say(f"{self.workers} worker{'s' if self.workers > 1 else ''} ready")
+            self._say(f"{self.workers} worker{'' if self.workers == 1 else 's'} ready")
 
-    def _count_workers(self, client: Client) -> int:
+    def _are_workers_there(self, client: Client) -> bool:
         pids = {child.process.pid for child in self._children if child.process}
         try:
-            return sum(worker["pid"] in pids for worker in client.workers())
-        except ClientError:
-            return 0
+            return sum(worker["pid"] in pids for worker in client.workers()) == self.workers
+        except ClientError:  # not there yet, or a service whose keys are not ours to know
+            return False
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         if self._is_stopping:  # asked twice: at once
@@ -174,14 +177,6 @@ def lock(data_dir: Path, url: str) -> Generator[None]:
         file.write(f"pid {os.getpid()} at {url}\n")
         file.flush()
         yield
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:

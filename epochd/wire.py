@@ -147,6 +147,10 @@ class ApiKey(TypedDict):
     name: str
     project: str
     scopes: list[str]
+    hint: str
+    created_at: str
+    last_used_at: str | None
+    revoked_at: str | None
     key: NotRequired[str]
 
 

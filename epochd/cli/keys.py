@@ -36,9 +36,10 @@ def list_keys(*, url: Url = None, key: Key = None, as_json: AsJson = False) -> N
     """List keys, without their secrets."""
     with shell(url, key, as_json=as_json) as it:
         found = it.client.keys()
-        table = Table("key", "name", "project", "scopes", box=None)
+        table = Table("key", "name", "project", "scopes", "begins", "", box=None)
         for one in found:
-            table.add_row(one["id"], one["name"], one["project"], " ".join(one["scopes"]))
+            state = "revoked" if one["revoked_at"] else ""
+            table.add_row(one["id"], one["name"], one["project"], " ".join(one["scopes"]), one["hint"], state)
         it.show({"object": "list", "data": found, "has_more": False}, table)
 
 
