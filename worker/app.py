@@ -25,7 +25,7 @@ def make_app(site: Site, slots: Slots) -> Celery:
     """Return the Celery application with its one task."""
     app = make_celery(site.settings, answer_seconds=LISTEN_SECONDS)
 
-    @app.task(name=TASK, bind=True, ignore_result=True, acks_late=False)
+    @app.task(name=TASK, bind=True, shared=False, ignore_result=True, acks_late=False)
     def train(task: Task, job_id: str) -> None:
         """Carry the best waiting job of the message's queue; the id is for people."""
         queue = (task.request.delivery_info or {}).get("routing_key") or site.settings.queues[0]
@@ -43,8 +43,10 @@ class CeleryLoop:
     """Celery's worker in a thread, so that this process keeps its own signals and its own way to stop."""
 
     def __init__(self, site: Site, slots: Slots) -> None:
+        app = make_app(site, slots)
+        app.set_default()  # the pool's threads look their tasks up in the default application
         self._controller: Any = WorkController(
-            app=make_app(site, slots),
+            app=app,
             hostname=f"{site.worker_id}@{site.settings.worker_name or 'epochd'}",
             pool="threads",
             concurrency=site.settings.slots,
@@ -58,6 +60,7 @@ class CeleryLoop:
 
     def start(self) -> None:
         """Begin to listen; a broker that is away is tried again for ever."""
+        _set_should_stop(None)
         self._thread.start()
 
     @property
@@ -67,8 +70,7 @@ class CeleryLoop:
 
     def join(self, timeout: float) -> bool:
         """Stop listening and wait for the attempts that run; return whether all have ended."""
-        celery_state: Any = state
-        celery_state.should_stop = 0
+        _set_should_stop(0)
         self._thread.join(timeout)
         return not self.is_running
 
@@ -77,3 +79,9 @@ class CeleryLoop:
             self._controller.start()
         except Exception:  # the boundary of a thread: the process ends and is started again
             log.exception("celery.ended")
+
+
+def _set_should_stop(status: int | None) -> None:
+    """Set Celery's one flag per process: the loops of its workers end when it is not None."""
+    celery_state: Any = state
+    celery_state.should_stop = status
