@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from core.spec.job import Component, JobSpec
+from core.spec.rules import mode_of
 from core.train import build, metrics
 from core.train.averaging import WeightAverage
 from core.train.data import Split
-from core.train.early_stopping import EarlyStopper, Mode
+from core.train.early_stopping import EarlyStopper
 from core.train.evaluating import Evaluator
 from core.train.failures import refuse
 from core.train.feeding import Feed
@@ -26,14 +27,6 @@ from core.train.task import Task
 from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
 from core.train.watch import Watch
-
-RISING = ("accuracy", "f1", "precision", "recall", "auroc", "r2")
-"""Metrics of which more is better; of losses and errors less is."""
-
-
-def mode_of(monitor: str) -> Mode:
-    """Return whether less or more of a monitor such as `val_accuracy_top5` is better."""
-    return "max" if monitor.partition("_")[2].startswith(RISING) else "min"
 
 
 def losses_of(spec: JobSpec) -> tuple[Component, ...]:
@@ -86,7 +79,7 @@ def assemble(
         split: _scores(spec, sets, task, has_val=feed.val is not None, is_train=split == "train")
         for split in ("train", "eval")
     }
-    loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device))
+    loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device)).to(device)
     updater = Updater(
         model=cast("Callable[[Tensor], Tensor]", torch.compile(model)) if spec.compile is True else model,
         loss_fn=loss_fn,
@@ -177,7 +170,7 @@ def _judge(spec: JobSpec, *, has_val: bool) -> Judge:
     early = spec.early_stopping
     if early is None:
         return Judge(None, rules_of(spec), Best("val_loss" if has_val else "train_loss", "min"))
-    mode = early.mode or mode_of(early.monitor)
+    mode = early.mode or mode_of(early.monitor) or "min"
     return Judge(EarlyStopper(early, mode), rules_of(spec), Best(early.monitor, mode))
 
 

@@ -1,6 +1,5 @@
 """The sets as batches on the device, with what is done to every batch."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,25 +10,8 @@ from core.train import build
 from core.train.data import EvalBatches, Split, TrainBatches, Transform
 from core.train.sets import Sets
 
-FIXED = (
-    "ToImage",
-    "ToDtype",
-    "ToPureTensor",
-    "RGB",
-    "Normalize",
-    "Resize",
-    "CenterCrop",
-    "Grayscale",
-    "Pad",
-    "Identity",
-)
-"""Transforms that draw nothing: applied once where the result is small enough to keep."""
 KEPT_BYTES = 1 << 30
-
-
-def is_fixed(transforms: Iterable[Component]) -> bool:
-    """Return whether the transforms give the same for the same sample, whatever the epoch."""
-    return all(transform.type in FIXED for transform in transforms)
+"""Transforms that draw nothing are applied once where the result is not larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +57,8 @@ def feed(spec: JobSpec, sets: Sets, *, seed: int, device: torch.device) -> Feed:
 def _transform(components: tuple[Component, ...], split: Split) -> tuple[Transform | None, bool]:
     """Return what is done to a batch of inputs, and whether it draws random numbers."""
     if components:
-        return build.transforms(list(components)), not is_fixed(components)
+        transform = build.transforms(list(components))
+        return transform, transform.is_random
     return (Tensor.float if split.inputs.dtype == torch.uint8 else None), False
 
 

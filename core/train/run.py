@@ -4,7 +4,6 @@ order -> check the spec -> load data -> assemble -> resume -> fit -> finish
 """
 
 import os
-import secrets
 import sys
 import traceback
 from dataclasses import dataclass
@@ -83,6 +82,7 @@ class Attempt:
         self.watch.enter("loading_data")
         data = sets.prepare(spec.data, seed=seed, places=_places(order))
         job = task.resolve(spec, data.source.facts())
+        data = data.for_task(job)
         batches = feed(spec, data, seed=seed, device=device)
         folder = Path(order.folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,6 @@ class Attempt:
         """Check the spec as preflight did (or could not); return it resolved, its warnings and its summary."""
         order = self.order
         spec = parse_object(order.spec)
-        if spec.seed is None:
-            spec = parse_object({**order.spec, "seed": secrets.randbits(63)})
         places = _places(order)
         report = preflight.check(
             spec,
@@ -132,6 +130,7 @@ class Attempt:
         )
         if report.errors:
             raise SpecInvalid(report.errors)
+        spec = spec.model_copy(update={"seed": report.resolved_spec["seed"]})
         return spec, report.resolved_spec, [issue.as_json() for issue in report.warnings], report.summary
 
     def _save_and_end(self, end: Interrupted | TimeUsedUp) -> Stopped | Failed:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from core.datasets.samples import Array
 from core.messages import DatasetFile
 from core.spec.job import Component, Data, DataSplit
 from core.train.data import Split
+from core.train.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,19 @@ class Sets:
     """The set that train was taken from."""
     preprocessor: Preprocessor
     split_sha256: str
+
+    def for_task(self, task: Task) -> "Sets":
+        """Return the sets with targets as the loss sees them: ``[N, *task.target_shape]`` of `task.target_dtype`."""
+
+        def shaped(part: Split | None) -> Split | None:
+            return None if part is None else _shaped(part, task)
+
+        return replace(self, train=_shaped(self.train, task), val=shaped(self.val), test=shaped(self.test))
+
+
+def _shaped(part: Split, task: Task) -> Split:
+    target = part.target.to(task.target_dtype).reshape(len(part.target), *task.target_shape)
+    return replace(part, target=target)
 
 
 def prepare(data: Data, *, seed: int, places: Places) -> Sets:
