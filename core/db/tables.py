@@ -11,14 +11,13 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    String,
-    Text,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.db.clock import Instant, now
+from core.db.words import Prose, Words
 
 CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -48,40 +47,40 @@ class Job(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    id: Mapped[str] = mapped_column(Words(40), primary_key=True)
     """`job_` + UUIDv7 hex: ids sort by time of creation."""
-    project: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str | None] = mapped_column(String(200))
+    project: Mapped[str] = mapped_column(Words(64))
+    name: Mapped[str | None] = mapped_column(Words(200))
     labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     spec: Mapped[dict[str, Any]]
     resolved_spec: Mapped[dict[str, Any] | None]
-    spec_digest: Mapped[str] = mapped_column(String(64))
-    idempotency_key: Mapped[str | None] = mapped_column(String(255))
-    body_sha256: Mapped[str] = mapped_column(String(64))
+    spec_digest: Mapped[str] = mapped_column(Words(64))
+    idempotency_key: Mapped[str | None] = mapped_column(Words(255))
+    body_sha256: Mapped[str] = mapped_column(Words(64))
 
-    state: Mapped[str] = mapped_column(String(16), default="queued")
+    state: Mapped[str] = mapped_column(Words(16), default="queued")
     """`queued`, `running`, `paused`, `succeeded`, `failed`, `cancelled`."""
-    desired: Mapped[str] = mapped_column(String(8), default="run")
+    desired: Mapped[str] = mapped_column(Words(8), default="run")
     """`run`, `pause`, `cancel`: what the owner asked for."""
-    stage: Mapped[str | None] = mapped_column(String(16))
-    stop_reason: Mapped[str | None] = mapped_column(String(32))
+    stage: Mapped[str | None] = mapped_column(Words(16))
+    stop_reason: Mapped[str | None] = mapped_column(Words(32))
     error: Mapped[dict[str, Any] | None]
     priority: Mapped[int] = mapped_column(Integer, default=0)
-    queue: Mapped[str] = mapped_column(String(64), default="cpu")
+    queue: Mapped[str] = mapped_column(Words(64), default="cpu")
     run_after: Mapped[datetime | None]
     """Back-off: not claimed before."""
 
     fence: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts begun so far; the running one's number."""
-    worker_id: Mapped[str | None] = mapped_column(String(40))
+    worker_id: Mapped[str | None] = mapped_column(Words(40))
     lease_until: Mapped[datetime | None]
     crashes_no_progress: Mapped[int] = mapped_column(Integer, default=0)
     losses_no_progress: Mapped[int] = mapped_column(Integer, default=0)
 
     epochs_done: Mapped[int] = mapped_column(Integer, default=0)
-    checkpoint_key: Mapped[str | None] = mapped_column(String(500))
-    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))
+    checkpoint_key: Mapped[str | None] = mapped_column(Words(500))
+    checkpoint_sha256: Mapped[str | None] = mapped_column(Words(64))
     checkpoint_epoch: Mapped[int | None] = mapped_column(Integer)
     previous_checkpoint: Mapped[dict[str, Any] | None]
     """`{"key", "sha256", "epoch"}` of the one before, to fall back to."""
@@ -121,18 +120,18 @@ class Attempt(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     fence: Mapped[int]
-    worker_id: Mapped[str] = mapped_column(String(40))
-    host: Mapped[str] = mapped_column(String(255))
-    device: Mapped[str] = mapped_column(String(32))
+    worker_id: Mapped[str] = mapped_column(Words(40))
+    host: Mapped[str] = mapped_column(Words(255))
+    device: Mapped[str] = mapped_column(Words(32))
     pid: Mapped[int | None]
     from_epoch: Mapped[int] = mapped_column(Integer)
     to_epoch: Mapped[int | None] = mapped_column(Integer)
     started_at: Mapped[datetime] = mapped_column(server_default=now())
     ended_at: Mapped[datetime | None]
-    outcome: Mapped[str | None] = mapped_column(String(16))
+    outcome: Mapped[str | None] = mapped_column(Words(16))
     """`succeeded`, `failed`, `cancelled`, `paused`, `drained`, `crashed`, `lost`; none while it runs."""
-    code: Mapped[str | None] = mapped_column(String(32))
-    message: Mapped[str | None] = mapped_column(Text)
+    code: Mapped[str | None] = mapped_column(Words(32))
+    message: Mapped[str | None] = mapped_column(Prose)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     signal: Mapped[int | None] = mapped_column(Integer)
     max_rss_bytes: Mapped[int | None]
@@ -147,7 +146,7 @@ class Epoch(Base):
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
     fence: Mapped[int]
     attempt: Mapped[int] = mapped_column(Integer)
-    body: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Prose)
     """The wire's row as JSON text, without `attempt` and `recorded_at`; sent as it is."""
     recorded_at: Mapped[datetime] = mapped_column(server_default=now())
 
@@ -161,7 +160,7 @@ class Decision(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     epoch: Mapped[int | None] = mapped_column(Integer)
     attempt: Mapped[int] = mapped_column(Integer)
-    kind: Mapped[str] = mapped_column(String(32))
+    kind: Mapped[str] = mapped_column(Words(32))
     body: Mapped[dict[str, Any]]
     recorded_at: Mapped[datetime] = mapped_column(server_default=now())
 
@@ -175,7 +174,7 @@ class Event(Base):
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
-    type: Mapped[str] = mapped_column(String(32))
+    type: Mapped[str] = mapped_column(Words(32))
     """`job.created`, `job.claimed`, `job.stage`, `job.epoch`, `job.requeued`, `job.pause_requested`, …"""
     fence: Mapped[int]
     is_terminal: Mapped[bool] = mapped_column(default=False)
@@ -194,11 +193,11 @@ class Worker(Base):
 
     __tablename__ = "workers"
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    name: Mapped[str] = mapped_column(String(255))
-    host: Mapped[str] = mapped_column(String(255))
+    id: Mapped[str] = mapped_column(Words(40), primary_key=True)
+    name: Mapped[str] = mapped_column(Words(255))
+    host: Mapped[str] = mapped_column(Words(255))
     pid: Mapped[int]
-    version: Mapped[str] = mapped_column(String(32))
+    version: Mapped[str] = mapped_column(Words(32))
     queues: Mapped[dict[str, Any]] = mapped_column(JSON)
     """A list of queue names."""
     devices: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -214,9 +213,9 @@ class Dataset(Base):
 
     __tablename__ = "datasets"
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    project: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str] = mapped_column(String(200))
+    id: Mapped[str] = mapped_column(Words(40), primary_key=True)
+    project: Mapped[str] = mapped_column(Words(64))
+    name: Mapped[str] = mapped_column(Words(200))
     created_at: Mapped[datetime] = mapped_column(server_default=now())
 
     __table_args__ = (UniqueConstraint("project", "name"), Index("ix_datasets_project_id", "project", "id"))
@@ -229,11 +228,11 @@ class DatasetVersion(Base):
 
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
-    format: Mapped[str] = mapped_column(String(16))
+    format: Mapped[str] = mapped_column(Words(16))
     """`csv`, `parquet`, `npz`, `images` (a zip of class folders), `idx`."""
-    filename: Mapped[str | None] = mapped_column(String(255))
-    key: Mapped[str] = mapped_column(String(500))
-    sha256: Mapped[str] = mapped_column(String(64))
+    filename: Mapped[str | None] = mapped_column(Words(255))
+    key: Mapped[str] = mapped_column(Words(500))
+    sha256: Mapped[str] = mapped_column(Words(64))
     size_bytes: Mapped[int]
     profile: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=now())
@@ -247,9 +246,9 @@ class Artifact(Base):
     __tablename__ = "artifacts"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    key: Mapped[str] = mapped_column(String(500))
-    sha256: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(Words(200), primary_key=True)
+    key: Mapped[str] = mapped_column(Words(500))
+    sha256: Mapped[str] = mapped_column(Words(64))
     size_bytes: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=now())
 
@@ -259,13 +258,13 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    project: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str] = mapped_column(String(200))
+    id: Mapped[str] = mapped_column(Words(40), primary_key=True)
+    project: Mapped[str] = mapped_column(Words(64))
+    name: Mapped[str] = mapped_column(Words(200))
     scopes: Mapped[dict[str, Any]] = mapped_column(JSON)
     """A list of `jobs:read`, `jobs:write`, `datasets:read`, `datasets:write`, `admin`."""
-    secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    hint: Mapped[str] = mapped_column(String(16))
+    secret_sha256: Mapped[str] = mapped_column(Words(64), unique=True)
+    hint: Mapped[str] = mapped_column(Words(16))
     """The secret's first characters, so that people can tell their keys apart."""
     created_at: Mapped[datetime] = mapped_column(server_default=now())
     last_used_at: Mapped[datetime | None]
