@@ -90,7 +90,7 @@ def test_mnist_mlp_reaches_92_percent_in_5_epochs(service: Service) -> None:
     assert rows[-1]["val"]["accuracy"] >= 0.92
     assert job["test_metrics"]["accuracy"] >= 0.92
     manifest = json.loads(service.artifact(job["id"], "manifest.json"))
-    assert manifest["classes"] == [str(digit) for digit in range(10)]
+    assert manifest["data"]["classes"] == [str(digit) for digit in range(10)]
 
 
 def test_every_shared_example_is_here() -> None:
