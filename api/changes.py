@@ -49,8 +49,12 @@ class Changes:
         """Whether the service is stopping: nobody waits any more."""
         return self._is_closed
 
+    def waiting(self) -> int:
+        """Return how many wait."""
+        return sum(map(len, self._waiters.values()))
+
     def close(self) -> None:
-        """Wake everybody: the service is stopping."""
+        """Wake everybody: the service is stopping. Called in the event loop."""
         self._is_closed = True
         for waiters in self._waiters.values():
             for waiter in waiters:

@@ -17,6 +17,7 @@ from core.db.tables import Job
 from core.errors import ChildFailed, Issue, Malformed, SpecInvalid
 from core.messages import DatasetFile
 from core.spec import JobSpec
+from core.spec.decode import decode
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,6 @@ MAX_KEY_LENGTH = 255
 class Prepared:
     """A spec whose words are right."""
 
-    spec: JobSpec
     pinned: dict[str, Any]
     """As posted, with the version of every upload that was the newest."""
     uploads: dict[str, DatasetFile]
@@ -53,9 +53,13 @@ def prepare(svc: Services, who: Caller, body: bytes) -> Prepared:
         Malformed: no JSON.
         SpecInvalid: no spec, or it names data that the project does not have.
     """
-    spec = specs.parse(body)
-    pinned, uploads = attach(svc, who.project, specs.to_json(spec))
-    return Prepared(spec, pinned, uploads)
+    posted = decode(body)
+    specs.parse_object(posted)
+    return _prepared(svc, who, posted)
+
+
+def _prepared(svc: Services, who: Caller, posted: dict[str, Any]) -> Prepared:
+    return Prepared(*attach(svc, who.project, posted))
 
 
 async def check(svc: Services, prepared: Prepared) -> dict[str, Any]:
@@ -78,11 +82,11 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
         SpecInvalid: it cannot run.
         IdempotencyMismatch: the key was used for another body.
     """
-    spec = specs.parse(body)
-    new = _new_job(who, spec, key)
+    posted = decode(body)
+    new = _new_job(who, posted, specs.parse_object(posted), key)
     if key is not None and (first := await run_in_threadpool(_replay, svc, new)) is not None:
         return first, False
-    prepared = await run_in_threadpool(prepare, svc, who, body)
+    prepared = await run_in_threadpool(_prepared, svc, who, posted)
     try:
         report = await check(svc, prepared)
     except ChildFailed as error:  # the trainer checks the same before it trains
@@ -109,8 +113,7 @@ def issue(item: dict[str, Any]) -> Issue:
     )
 
 
-def _new_job(who: Caller, spec: JobSpec, key: str | None) -> jobs.NewJob:
-    posted = specs.to_json(spec)
+def _new_job(who: Caller, posted: dict[str, Any], spec: JobSpec, key: str | None) -> jobs.NewJob:
     body = json.dumps(posted, sort_keys=True, separators=(",", ":")).encode()
     wants_gpu = spec.execution.device == "gpu"
     return jobs.NewJob(

@@ -100,8 +100,8 @@ class JobEdit(Wanted):
     """What may be changed of a job at any time; what is left out stays."""
 
     name: Annotated[str, StringConstraints(max_length=200)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    priority: Annotated[int, Field(ge=-10, le=10)] | None = None
+    metadata: dict[str, str] = Field(default_factory=dict[str, str], max_length=16)
+    priority: int = Field(default=0, ge=-10, le=10)
 
 
 class LayerSummary(Body):
