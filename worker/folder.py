@@ -36,8 +36,15 @@ class AttemptFolder:
         place = storage.local_path(self._prefix)
         self.is_in_storage = place is not None
         self.path = place if place is not None else scratch / job_id / str(fence)
-        self.path.mkdir(parents=True, exist_ok=True)
         self._kept: list[CheckpointRef] = []
+
+    def make(self) -> None:
+        """Create the folder.
+
+        Raises:
+            OSError: the disk is full, or not to be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
 
     @property
     def log(self) -> Path:

@@ -1,7 +1,7 @@
 """What an attempt writes about itself: every statement of a supervisor goes through here, in order."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from worker.folder import AttemptFolder, sweep
 from worker.ledger import Entry, Ledger
 from worker.outcome import Failure, of_code
 from worker.publishing import Publisher
+from worker.pulse import Pulse
 from worker.site import Site
 
 PROGRESS_SECONDS = 2.0
@@ -103,20 +104,12 @@ class Record:
             self.progress = publication.progress
         if self._publisher.take(publication):
             publisher = self._publisher
-            self._ledger.add(Entry(publisher.write, before=publisher.store, after=publisher.written))
+            self._ledger.add(Entry(publisher.write, before=self._kept_alive(publisher.store), after=publisher.written))
 
     def succeed(self, done: Done, how: Exit | None) -> None:
         """End the job: its artifacts are checked and stored first."""
         try:
-            self._artifacts = [
-                ArtifactFile(
-                    name=file.name,
-                    key=self._folder.store_artifact(file),
-                    sha256=file.sha256,
-                    size_bytes=file.size_bytes,
-                )
-                for file in done.artifacts
-            ]
+            self._kept_alive(lambda: self._store_artifacts(done))()
         except (OSError, ValueError) as error:
             self.fail(of_code("crash", f"An artifact could not be stored: {error}"), how)
             return
@@ -125,6 +118,20 @@ class Record:
             "succeeded", done.stop_reason, how, artifacts=self._artifacts, best=done.best,
             test_metrics=done.test_metrics, decisions=done.decisions,
         )  # fmt: skip
+
+    def _store_artifacts(self, done: Done) -> None:
+        self._artifacts = [
+            ArtifactFile(
+                name=file.name, key=self._folder.store_artifact(file), sha256=file.sha256, size_bytes=file.size_bytes
+            )
+            for file in done.artifacts
+        ]
+
+    def _kept_alive(self, action: Callable[[], None]) -> Callable[[], None]:
+        """Return the action with heartbeats beside it, for bringing files to a storage elsewhere may take minutes."""
+        if self._folder.is_in_storage:
+            return action
+        return lambda: Pulse(self._site, self._claim).during(action)
 
     def cancel(self, how: Exit | None) -> None:
         """End the job as its owner wanted."""

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 import structlog
 
 from core.db import leases
-from core.errors import DatabaseAway
+from core.errors import ChildFailed, DatabaseAway
 from worker.site import Site
 from worker.supervisor import Supervisor
 
+LOOK_SECONDS = 0.5
+"""Between two looks at a template that is still importing."""
 log = structlog.get_logger(__name__)
 
 
@@ -34,7 +36,7 @@ class Slots:
         Raises:
             DatabaseAway: nothing was claimed.
         """
-        if self._site.shutdown.draining.is_set():
+        if not self._can_begin():
             return False
         with self._taken():
             with self._site.database.session_scope() as session:
@@ -49,6 +51,20 @@ class Slots:
                 return False
             self._carry(claim)
             return True
+
+    def _can_begin(self) -> bool:
+        """Wait for a template that can fork: a job claimed without one would use up its budget for nothing."""
+        shutdown, template = self._site.shutdown, self._site.template
+        while not shutdown.draining.is_set():
+            try:
+                template.wait_ready(LOOK_SECONDS)
+            except ChildFailed as failed:
+                if template.pid is None:
+                    log.warning("template.not_there", reason=failed.detail)
+                shutdown.draining.wait(LOOK_SECONDS)
+            else:
+                return True
+        return False
 
     def _carry(self, claim: leases.Claim) -> None:
         with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):

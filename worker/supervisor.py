@@ -86,6 +86,7 @@ class Supervisor:
         site, claim = self._site, self._claim
         with site.database.session_scope(write=False) as session:
             uploads = uploads_of(session, claim)
+        self._folder.make()
         order = make_order(
             claim,
             uploads,

@@ -1,6 +1,5 @@
 """One attempt over a real database and a real process; the trainer is a double without torch."""
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,9 @@ from tests.worker.doubles.trainer_double import weights
 from worker.supervisor import Supervisor
 
 
-def trainers() -> list[psutil.Process]:
-    """Return the trainers of this process's template."""
-    return [child for child in psutil.Process().children(recursive=True) if child.ppid() != os.getpid()]
+def trainers(desk: Desk) -> list[psutil.Process]:
+    """Return the children of the site's template."""
+    return psutil.Process(desk.site.template.pid).children()
 
 
 def attempts(desk: Desk, job_id: str) -> list[Any]:
@@ -134,7 +133,7 @@ def test_cancel_ends_the_trainer_though_it_does_not_listen(desk: Desk) -> None:
     job_id = desk.submit(epochs=1000, epoch_seconds=0.05, ignores_stop=True)
     carrying = desk.carry_in_background()
     assert eventually(lambda: desk.job(job_id).epochs_done >= 2)
-    (trainer,) = trainers()
+    (trainer,) = trainers(desk)
     desk.ask(jobs.request_cancel, job_id)
     trainer.wait(timeout=2.0)
     carrying.join()
@@ -199,7 +198,7 @@ def test_worker_that_lost_its_lease_writes_nothing_more(make_desk: Callable[...,
         assert leases.reap(session) == [job_id]
     taken = desk.job(job_id)
     carrying.join()
-    assert trainers() == []
+    assert trainers(desk) == []
     after = desk.job(job_id)
     assert (after.state, after.fence, after.epochs_done) == ("queued", taken.fence, taken.epochs_done)
     assert desk.epochs(job_id) == list(range(1, taken.epochs_done + 1))
