@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, make_url, text
 
 from core.db.engine import away_translated, make_engine
 from core.errors import SchemaNewer
+from core.settings import load_settings
 
 VERSION_TABLE = "epochd_schema"
 ADVISORY_LOCK = 0x65706F636864  # "epochd"
@@ -134,3 +135,7 @@ def _config(connection: Connection) -> Config:
 def _make_folder(url: URL) -> None:
     if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+
+
+if __name__ == "__main__":  # `python -m core.db.migrate`: the one-shot service of the compose file
+    upgrade(load_settings().sqlalchemy_url)

@@ -1,11 +1,17 @@
 """The compose files and the image, as far as reading them tells. Running them is the compose lab's work."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from core.db import migrate
+from core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SECRETS = ("EPOCHD_API_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
@@ -25,7 +31,7 @@ def example_settings() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def test_compose_has_the_six_services_of_the_design(services: dict[str, dict[str, Any]]) -> None:
+def test_compose_has_the_services_of_the_design(services: dict[str, dict[str, Any]]) -> None:
     assert set(services) == {"postgres", "redis", "migrate", "api", "worker"}
 
 
@@ -75,6 +81,15 @@ def test_api_and_worker_wait_for_the_migration_and_that_for_the_database(service
         assert services[name]["depends_on"]["redis"] == {"condition": "service_started"}, "a broker away is no reason"
 
 
+def test_the_migration_service_brings_a_database_to_this_programs_revision(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'epochd.db'}"
+    _, *arguments = services["migrate"]["command"]
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=os.environ | {"EPOCHD_DATABASE_URL": url}, check=True)
+    assert migrate.current(url) == migrate.head()
+
+
 def test_every_service_that_stays_has_a_health_check(services: dict[str, dict[str, Any]]) -> None:
     assert all(services[name]["healthcheck"]["test"] for name in services if name != "migrate")
 
@@ -105,8 +120,6 @@ def test_the_gpu_file_adds_a_worker_with_a_reservation_and_changes_nothing_else(
 
 
 def test_every_epochd_variable_of_the_compose_files_is_a_setting() -> None:
-    from core.settings import Settings
-
     known = {f"EPOCHD_{name.upper()}" for name in Settings.model_fields}
     given = {
         name

@@ -22,6 +22,7 @@ from tests.service import ROOT, Service, example, wait_until
 SHORT: dict[str, Any] = example("digits-early-stopping") | {"epochs": 3}
 LONG: dict[str, Any] = example("digits-early-stopping") | {"epochs": 100_000, "early_stopping": None}
 HOPELESS: dict[str, Any] = SHORT | {"optimizer": {"type": "SGD", "lr": 1e30}}
+ADMIN = "epk_" + "a" * 40
 WRONG: dict[str, Any] = SHORT | {"optimizer": {"type": "Adam", "learning_rate": 0.1}, "batch_size": "5"}
 
 
@@ -239,20 +240,21 @@ class TestSteering:
         assert "error: " in result.stderr
 
 
-class TestKeys:
-    @pytest.fixture(scope="class")
-    def closed(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-        settings = {"EPOCHD_API_KEY": "epk_" + "a" * 40}
-        with Service(tmp_path_factory.mktemp("closed"), settings, workers=0) as running:
-            yield running
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that asks for a key."""
+    with Service(tmp_path_factory.mktemp("closed"), {"EPOCHD_API_KEY": ADMIN}, workers=0) as running:
+        yield running
 
+
+class TestKeys:
     def test_without_a_key_it_exits_1_and_asks_for_one(self, closed: Service) -> None:
         result = Cli(closed.url)("ls")
         assert result.exit_code == 1
         assert "key" in result.stderr
 
     def test_a_key_is_made_used_listed_and_revoked(self, closed: Service) -> None:
-        cli, admin = Cli(closed.url), ("--key", "epk_" + "a" * 40)
+        cli, admin = Cli(closed.url), ("--key", ADMIN)
         made = cli("keys", "create", "alice", "--project", "alice", "--scope", "jobs:read", *admin)
         secret = made.stdout.strip()
         assert secret.startswith("epk_")
@@ -266,7 +268,7 @@ class TestKeys:
 
     def test_a_key_without_the_scope_may_not(self, closed: Service) -> None:
         cli = Cli(closed.url)
-        reader = cli.done("keys", "create", "bob", "--scope", "jobs:read", "--key", "epk_" + "a" * 40).strip()
+        reader = cli.done("keys", "create", "bob", "--scope", "jobs:read", "--key", ADMIN).strip()
         assert cli("submit", "-", "--key", reader, spec=SHORT).exit_code == 1
 
 
