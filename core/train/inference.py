@@ -164,7 +164,7 @@ class Walk:
                 body[name] = self._nested(component_of(body[name]), at, x)
             elif parameter.inferred and (actual := _size(name, body.get(name), x)) is not None:
                 if name in body and body[name] != actual:
-                    issue, x = _mismatch(component.type, name, body[name], actual, pointer, x)
+                    issue, x = _mismatch(component.type, name, body[name], pointer, x)
                     self.issues.append(issue)
                     actual = _size(name, None, x)
                 body[name] = actual
@@ -208,9 +208,9 @@ def _size(name: str, given: Any, x: Tensor) -> Any:
     return x.shape[-1]
 
 
-def _mismatch(kind: str, name: str, given: Any, actual: Any, pointer: str, x: Tensor) -> tuple[Issue, Tensor]:
+def _mismatch(kind: str, name: str, given: Any, pointer: str, x: Tensor) -> tuple[Issue, Tensor]:
     """Return the issue of a wrong size, and what the layer takes once that is mended."""
-    at, flat = join(pointer, name), x.shape[1:].numel()
+    at, flat, actual = join(pointer, name), x.shape[1:].numel(), _size(name, given, x)
     detail = f"{name} of {kind} is {given}, but what comes in has shape {sample_shape(x)}: it must be {actual}."
     if name == "in_features" and x.ndim > 2 and pointer.rsplit("/", 1)[-1].isdecimal():
         fix: list[dict[str, Any]] = [{"op": "add", "path": pointer, "value": "Flatten"}]

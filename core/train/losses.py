@@ -35,11 +35,10 @@ class Term(nn.Module):
         self.loss: nn.Module = getattr(nn, component.type)(**arguments, **given)
 
     def _weight(self, name: str, value: Any, class_weights: Tensor | None) -> Tensor | None:
-        if value is None or (value == "balanced" and class_weights is None):
-            return None
-        if value != "balanced":
+        if value is not None and value != "balanced":
             return torch.tensor(value, dtype=torch.float32)
-        assert class_weights is not None
+        if value is None or class_weights is None:
+            return None
         if name == "pos_weight":
             return class_weights[1:] / class_weights[:1]
         if self.kind in BINARY:  # its `weight` is one per element, so it depends on the target

@@ -32,6 +32,11 @@ class Task:
     """Of the target as the loss sees it."""
 
     @property
+    def has_labels(self) -> bool:
+        """Whether each sample belongs to one of the classes."""
+        return self.name == "binary" or (self.name == "classification" and not self.target_shape)
+
+    @property
     def outputs(self) -> int:
         """The width of the model's output."""
         if self.name == "binary" or self.classes is None:

@@ -59,9 +59,12 @@ class Transforms:
         return batch
 
 
-def transforms(components: Sequence[Component | str | Mapping[str, Any]], *, training: bool = False) -> Transforms:  # pyrefly: ignore
-    """Build transforms."""
-    del training
+def transforms(components: Sequence[Component | str | Mapping[str, Any]]) -> Transforms:
+    """Build what is done to batches.
+
+    Raises:
+        TypeError, ValueError: what torchvision says about the arguments.
+    """
     return Transforms(components)
 
 

@@ -1,0 +1,107 @@
+"""The sets that a spec names: what is known of them, and whether they go together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from core.datasets import Facts
+from core.datasets import describe as describe_source
+from core.datasets.preprocess import fills_missing
+from core.errors import Issue
+from core.spec.job import Component, DataSplit, JobSpec
+from core.spec.pointer import join
+from core.train.sets import Places
+from core.train.transforms import is_random
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is known of the sets; val and test only where they are sources of their own."""
+
+    train: Facts
+    val: Facts | None
+    test: Facts | None
+
+
+def describe(spec: JobSpec, places: Places) -> Described:
+    """Look at every source that the spec names.
+
+    Raises:
+        DataInvalid: one is not there, or not what the spec says.
+    """
+    train = facts(spec, spec.data.train, "train", places)
+    own = {
+        name: facts(spec, part, name, places) if isinstance(part, Component) else None
+        for name, part in (("val", spec.data.val), ("test", spec.data.test))
+    }
+    return Described(train, own["val"], own["test"])
+
+
+def facts(spec: JobSpec, source: Component, name: str, places: Places) -> Facts:
+    """Return what is known of one source.
+
+    Raises:
+        DataInvalid: it is not there, or not what the spec says.
+    """
+    return describe_source(
+        source,
+        datasets_dir=places.datasets_dir,
+        cache_dir=places.cache_dir,
+        uploads=places.uploads,
+        columns=spec.data.columns,
+        max_samples=spec.data.max_samples,
+        allow_missing=fills_missing(spec.data.preprocess),
+        pointer=join("/data", name),
+    )
+
+
+def findings(spec: JobSpec, sets: Described) -> Iterator[Issue]:
+    """Say where the sets do not go together."""
+    for name, own in (("val", sets.val), ("test", sets.test)):
+        if own is not None:
+            yield from _unlike(own, sets.train, join("/data", name))
+        part = getattr(spec.data, name)
+        if isinstance(part, DataSplit) and part.stratify:
+            yield from _stratify(spec, sets.train, part, join("/data", name, "stratify"))
+
+
+def random_in_eval(spec: JobSpec) -> Iterator[Issue]:
+    """Say which transforms would make validation differ from one time to the next."""
+    for index, part in enumerate(spec.data.transforms.eval if spec.data.transforms else ()):
+        if is_random(part):
+            pointer = join("/data/transforms/eval", index)
+            detail = f"{part.type} is random: the same validation would give another result each time."
+            fix = ({"op": "remove", "path": pointer},)
+            yield Issue(pointer, "random_in_eval", detail, "Let it stand in train only.", fix)
+
+
+def _unlike(own: Facts, train: Facts, pointer: str) -> Iterator[Issue]:
+    """Say how a set of its own differs from the training set."""
+    if own.sample_shape != train.sample_shape or own.feature_names != train.feature_names:
+        detail = f"Its samples have shape {own.sample_shape}, those of train {train.sample_shape}."
+        if own.sample_shape == train.sample_shape:
+            detail = "Its columns are not those of train, in their order."
+        yield Issue(pointer, "other_columns", detail)
+    if own.target_shape != train.target_shape:
+        detail = f"Its targets have shape {own.target_shape}, those of train {train.target_shape}."
+        yield Issue(pointer, "other_target", detail)
+    unknown = [name for name in own.classes or () if train.classes is not None and name not in train.classes]
+    if unknown:
+        yield Issue(pointer, "unknown_class", f'Its class "{unknown[0]}" is not in the training set.')
+
+
+def _stratify(spec: JobSpec, train: Facts, part: DataSplit, pointer: str) -> Iterator[Issue]:
+    fix = ({"op": "replace", "path": pointer, "value": False},)
+    columns = spec.data.columns
+    if train.target_shape != () or train.target_dtype != "int64":
+        yield Issue(pointer, "not_classes", "The target has no classes to stratify by.", fix=fix)
+    elif columns is not None and (columns.group_by or columns.order_by):
+        detail = "A split cannot keep the classes' shares and follow columns.group_by or order_by as well."
+        yield Issue(pointer, "stratify_conflict", detail, fix=fix)
+    elif train.class_counts is not None:
+        present = sum(count > 0 for count in train.class_counts)
+        size = max(1, int(part.fraction * train.samples + 0.5))
+        if size > train.samples - present:
+            detail = (
+                f"{train.samples} samples of {present} classes cannot give {size} and keep one of each to train on."
+            )
+            yield Issue(pointer, "too_few_per_class", detail, fix=fix)

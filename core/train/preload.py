@@ -1,0 +1,32 @@
+"""What the template process imports before it forks: everything a training imports, and nothing it runs.
+
+No operator, no tensor, no thread: an OpenMP pool does not survive a fork.
+"""
+
+import importlib
+
+MODULES = (
+    "torch",
+    "torch._dynamo",  # the first optimizer imports it, for seconds
+    "torch._meta_registrations",
+    "torch.optim.lr_scheduler",
+    "torch.utils.flop_counter",
+    "torchvision.models",
+    "torchvision.transforms.v2",
+    "sklearn.datasets",
+    "sklearn.impute",
+    "sklearn.preprocessing",
+    "safetensors.torch",
+    "core.datasets.bundled",
+    "core.datasets.folder",
+    "core.datasets.loading",
+    "core.datasets.preprocess",
+    "core.datasets.splitting",
+    "core.datasets.synthetic",
+    "core.datasets.uploaded",
+    "core.train.preflight",
+    "core.train.run",
+)
+
+for module in MODULES:
+    importlib.import_module(module)
