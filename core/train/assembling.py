@@ -66,7 +66,7 @@ def assemble(
     Raises:
         SpecInvalid: parts that do not go together.
     """
-    model = build.model(spec, feed.sample_shape, classes=task.classes, seed=seed)
+    model = build.model(spec, feed.sample_shape, classes=task.outputs, seed=seed)
     model = model.to(device, torch.bfloat16 if spec.precision == "bf16-true" else None)
     seed_all(seed)
     optimizer = build.optimizer(spec, model)
@@ -125,8 +125,11 @@ def _evaluator(
 
 
 def class_weights(spec: JobSpec, train: Split, task: Task, device: torch.device) -> Tensor | None:
-    """Return ``n / (classes * n_c)`` by class where the loss asks for `weight: "balanced"`."""
-    if task.classes is None or all(term.arguments.get("weight") != "balanced" for term in losses_of(spec)):
+    """Return ``n / (classes * n_c)`` by class where the loss asks for `"balanced"` weights."""
+    is_asked = any(
+        "balanced" in (term.arguments.get("weight"), term.arguments.get("pos_weight")) for term in losses_of(spec)
+    )
+    if task.classes is None or not task.has_labels or not is_asked:
         return None
     target = train.target if train.rows is None else train.target[train.rows]
     counts = torch.bincount(target.reshape(-1).long(), minlength=task.classes).double()

@@ -28,7 +28,8 @@ def component_of(value: Component | str | Mapping[str, Any]) -> Component:
     """Return a component of any spelling; nested ones are plain JSON."""
     if isinstance(value, Component):
         return value
-    return Component.model_construct(**({"type": value} if isinstance(value, str) else dict(value)))
+    body: dict[str, Any] = {"type": value} if isinstance(value, str) else dict(value)
+    return Component.model_construct(None, **body)
 
 
 def as_json(component: Component) -> dict[str, Any]:

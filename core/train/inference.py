@@ -188,10 +188,14 @@ class Walk:
             width = getattr(module, "proj_size", 0) or int(component.arguments["hidden_size"])
             return x.new_empty((*x.shape[:2], width * (2 if component.arguments.get("bidirectional") else 1)))
         try:
-            return first(module(x))
+            output = first(module(x))
         except COMPLAINTS as error:
             detail = f"{component.type} cannot take samples of shape {sample_shape(x)}: {condensed(error).rstrip('.')}."
             raise self._broken(Issue(pointer, "layer_refuses", detail)) from error
+        if output.shape != (BATCH,) and output.shape[:1] != x.shape[:1]:  # [B] is for the loss to judge
+            detail = f"{component.type} joins the samples of a batch: dimension 0 is the batch, samples begin at 1."
+            raise self._broken(Issue(pointer, "batch_lost", detail))
+        return output
 
     def _broken(self, issue: Issue) -> Broken:
         self.issues.append(issue)

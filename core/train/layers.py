@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 def first(value: Any) -> Tensor:
@@ -17,7 +18,8 @@ def first(value: Any) -> Tensor:
 class Sequence(nn.Sequential):
     """`nn.Sequential` that hands on the sequence of a recurrent layer, without its state."""
 
-    def forward(self, input: Any) -> Any:  # noqa: A002 - torch's name
+    @override
+    def forward(self, input: Any) -> Any:
         """Send `input` through all layers."""
         for layer in self:
             input = first(layer(input))  # noqa: A001 - torch's name
@@ -32,6 +34,7 @@ class Residual(nn.Module):
         self.layers = Sequence(*layers)
         self.shortcut = Sequence(*(shortcut or ()))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Add what the layers make of `x` to it; the shapes must be equal."""
         kept, made = self.shortcut(x), self.layers(x)
@@ -47,6 +50,7 @@ class Parallel(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Return all branches' outputs as one."""
         return torch.cat([first(branch(x)) for branch in self.branches], dim=1)
@@ -55,6 +59,7 @@ class Parallel(nn.Module):
 class LastTimestep(nn.Module):
     """``x[B, T, F]`` to its last step ``[B, F]``."""
 
+    @override
     def forward(self, x: Any) -> Tensor:
         """Return the last step; of a recurrent layer's output that of its sequence."""
         sequence = first(x)

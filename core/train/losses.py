@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from core.spec.job import Component, JobSpec
 from core.train.components import torch_arguments
@@ -46,6 +47,7 @@ class Term(nn.Module):
             return None
         return class_weights
 
+    @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Return coefficient times loss."""
         if self.balance is not None and isinstance(self.loss, nn.BCELoss | nn.BCEWithLogitsLoss):
@@ -71,6 +73,7 @@ class Loss(nn.Module):
         self.terms = nn.ModuleList(Term(term, class_weights) for _, term in losses_of(spec))
         self.device = torch.device("cpu")
 
+    @override
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the loss of a batch, a single number.
 

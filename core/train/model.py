@@ -125,7 +125,7 @@ def _initialisers(component: Component, module: nn.Module) -> Iterator[Issue]:
             try:
                 initialise(small, {key: value})
             except COMPLAINTS as error:
-                yield refused(error, component_of(value), join("/model", key))
+                yield refused(error, component_of(value or key), join("/model", key))
                 break
 
 
@@ -138,7 +138,7 @@ def freeze(module: nn.Module, names: tuple[str, ...] | list[str]) -> list[Issue]
         if not chosen:
             issues.append(_unknown(module, name, join("/model/freeze", index)))
         for key in chosen:
-            parameters[key].requires_grad_(requires_grad=False)
+            parameters[key].requires_grad_(False)  # noqa: FBT003 - torch names its argument in code only
     if names and not issues and not any(parameter.requires_grad for parameter in parameters.values()):
         detail = "Every parameter of the model is frozen: nothing is left to train."
         issues.append(Issue("/model/freeze", "all_frozen", detail, "Leave at least the last layer out."))

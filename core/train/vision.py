@@ -106,6 +106,10 @@ def walk(component: Component, x: Tensor, walked: Walk, *, outputs: int) -> tupl
 
 def _unfit(component: Component, module: nn.Module, x: Tensor) -> Iterator[Issue]:
     """Say what is known before the batch goes through: channels, weights, parts to be replaced."""
+    if component.arguments.get("aux_logits"):
+        detail = f"The side outputs of {component.type} need a loss of their own."
+        fix = ({"op": "remove", "path": "/model/aux_logits"},)
+        yield Issue("/model/aux_logits", "side_outputs", detail, "Leave aux_logits out.", fix)
     stem = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     channels = stem.in_channels if stem else 3
     replaced = component.arguments.get("replace") or {}

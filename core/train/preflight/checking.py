@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from core.errors import Malformed, SpecInvalid
+from core.errors import Issue, Malformed, SpecInvalid
 from core.messages import DatasetFile
 from core.spec import parse_object
 from core.spec import warnings as spec_warnings
@@ -32,7 +32,8 @@ def main(channel: Channel, request: dict[str, Any]) -> None:
     try:
         spec = parse_object(request["spec"])
     except (SpecInvalid, Malformed) as error:
-        channel.send({"type": "preflight", **Report(errors=error.issues).as_json(), "ok": False})
+        issues = error.issues or (Issue("", error.slug, error.detail),)
+        channel.send({"type": "preflight", **Report(errors=issues).as_json()})
         return
     uploads = {key: DatasetFile.model_validate(value) for key, value in request.get("uploads", {}).items()}
     report = check(
