@@ -178,7 +178,7 @@ class Record:
         keep = frozenset([*published, *self._folder.kept_keys, *(file.key for file in self._artifacts)])
         sweep(self._site.storage, self._claim.job_id, range(1, self._claim.fence + 1), keep)
 
-    def _requeue(self, outcome: str, end: AttemptEnd, failure: Failure | None) -> None:
+    def _requeue(self, outcome: leases.Outcome, end: AttemptEnd, failure: Failure | None) -> None:
         def write(session: Session) -> None:
             self._state = leases.requeue(
                 session,

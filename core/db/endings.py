@@ -10,7 +10,7 @@ from core.db.clock import now
 from core.db.states import State
 from core.db.tables import Attempt, Job
 from core.db.transitions import decide, end_attempt, move
-from core.db.verdicts import Budgets, CountsAs, Failure, Verdict, max_attempts, verdict
+from core.db.verdicts import Budgets, CountsAs, Failure, Outcome, Verdict, max_attempts, verdict
 
 _FAILED_OUTCOMES = ("crashed", "lost")
 _ROW_LIMIT = 12  # full disks in a row that still change the back-off
@@ -47,7 +47,7 @@ class AttemptEnd:
 def fail_attempt(
     session: Session,
     job: Job,
-    outcome: str,
+    outcome: Outcome,
     end: AttemptEnd,
     *,
     event: str,
@@ -58,6 +58,7 @@ def fail_attempt(
     """Close the attempt of a locked running job and move the job where the verdict says."""
     failure = Failure(
         desired=job.desired,
+        outcome=outcome,
         code=end.code or outcome,
         counts_as=counts_as,
         crashes=job.crashes_no_progress + (counts_as == "crash"),

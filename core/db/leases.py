@@ -23,11 +23,11 @@ from core.db.endings import AttemptEnd, fail_attempt
 from core.db.states import Desired, State, TerminalState
 from core.db.tables import Artifact, Attempt, Epoch, Job
 from core.db.transitions import change, decide, end_attempt, move, owned, ownership_lost, record
-from core.db.verdicts import Budgets, CountsAs
+from core.db.verdicts import Budgets, CountsAs, Outcome
 
 __all__ = [
     "LEASE_SECONDS", "ArtifactFile", "AttemptEnd", "Budgets", "Checkpoint", "Claim", "Waiting", "claim", "finish",
-    "heartbeat", "pause", "publish", "reap", "requeue", "start", "waiting",
+    "Outcome", "heartbeat", "pause", "publish", "reap", "requeue", "start", "waiting", "wish",
 ]  # fmt: skip
 
 REAP_LIMIT = 100  # jobs of one transaction
@@ -264,7 +264,7 @@ def requeue(
     job_id: str,
     fence: int,
     *,
-    outcome: str,
+    outcome: Outcome,
     end: AttemptEnd,
     counts_as: CountsAs | None,
     delay_seconds: float | None = None,

@@ -14,8 +14,7 @@ Status = Literal["queued", "running", "pausing", "paused", "cancelling", "succee
 TERMINAL: tuple[TerminalState, ...] = get_args(TerminalState)
 STATUSES: tuple[Status, ...] = get_args(Status)
 
-LEGAL: dict[State | None, frozenset[State]] = {
-    None: frozenset({"queued"}),
+LEGAL: dict[str, frozenset[State]] = {
     "queued": frozenset({"running", "paused", "cancelled"}),
     "running": frozenset({"queued", "paused", "succeeded", "failed", "cancelled"}),
     "paused": frozenset({"queued", "cancelled"}),

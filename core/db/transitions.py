@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.db.clock import now
-from core.db.states import TERMINAL, Desired, State
+from core.db.states import LEGAL, TERMINAL, Desired, State
 from core.db.tables import Attempt, Decision, Event, Job
 from core.errors import OwnershipLost
 
@@ -61,6 +61,7 @@ def move(
     Raises:
         OwnershipLost: the row is no longer what `job` says.
     """
+    assert state in LEGAL[job.state], f"{job.state} to {state}"  # noqa: S101 - for ourselves
     is_terminal = state in TERMINAL
     moved = change(
         session,

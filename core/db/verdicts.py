@@ -10,6 +10,7 @@ from typing import Any, Literal
 from core.db.states import State
 
 CountsAs = Literal["crash", "loss"]
+Outcome = Literal["crashed", "lost", "drained"]
 
 CRASHES = 3  # attempts that crashed, since the last published epoch
 LOSSES = 5  # attempts whose lease ended, since the last published epoch
@@ -31,6 +32,7 @@ class Failure:
     """One attempt's end, with the job's past.
 
     Attributes:
+        outcome: a drained attempt is free of charge.
         code: why, such as `killed`, `disk_full`, `drained`, `lost`.
         crashes: with this one, since the last published epoch.
         losses: with this one, since the last published epoch.
@@ -40,6 +42,7 @@ class Failure:
     """
 
     desired: str
+    outcome: Outcome
     code: str
     counts_as: CountsAs | None
     crashes: int
@@ -71,7 +74,7 @@ def verdict(failure: Failure, budgets: Budgets) -> Verdict:
 
 
 def _given_up(failure: Failure, budgets: Budgets) -> Verdict | None:
-    if failure.code == "drained":
+    if failure.outcome == "drained":
         return None
     if failure.crashes >= budgets.crashes or failure.losses >= budgets.losses:
         message = (

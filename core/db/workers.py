@@ -38,7 +38,8 @@ class Announcement:
 
 
 def announce(session: Session, worker: Announcement) -> None:
-    """Write the worker's row, again where it was swept away meanwhile."""
+    """Write the worker's row, again where it was swept away meanwhile; rows of workers long gone go with that."""
+    sweep(session)
     values = {
         "name": worker.name,
         "host": worker.host,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import bindparam, exc, select, text
+from sqlalchemy.orm import Session
 
 from core.db import engine, jobs
 from core.db.clock import Instant, now
@@ -16,9 +17,12 @@ from tests.servers import Postgres
 
 
 def test_an_exception_takes_back_the_whole_transaction(database: Database) -> None:
-    with pytest.raises(IdempotencyMismatch), database.session_scope() as session:
+    def twice(session: Session) -> None:
         for body in ("first", "second"):
             jobs.create(session, new_job(idempotency_key="k", body_sha256=body))
+
+    with pytest.raises(IdempotencyMismatch), database.session_scope() as session:
+        twice(session)
     with database.session_scope(write=False) as session:
         assert session.scalars(select(Job)).all() == []
 
@@ -102,10 +106,14 @@ def test_a_stopped_postgres_is_away_and_comes_back(private_postgres: Callable[[]
 def test_a_postgres_that_dies_in_a_transaction_is_away(private_postgres: Callable[[], Postgres]) -> None:
     server = private_postgres()
     database = Database(server.url)
+
+    def die_between(session: Session) -> None:
+        session.execute(text("SELECT 1"))
+        server.kill()
+        session.execute(text("SELECT 1"))
+
     with pytest.raises(DatabaseAway), database.session_scope() as session:
-        for _ in range(2):
-            session.execute(text("SELECT 1"))
-            server.kill()
+        die_between(session)
     database.dispose()
 
 

@@ -8,8 +8,8 @@ from core.db.verdicts import Budgets, Failure, max_attempts, verdict
 def after(**fields: Any) -> tuple[str, float, str | None]:
     """Return state, delay and code of the verdict on a first crash that is otherwise as given."""
     failure: dict[str, Any] = {
-        "desired": "run", "code": "killed", "counts_as": "crash", "crashes": 1, "losses": 0, "failed_attempts": 1,
-        "same_in_a_row": 1, "max_attempts": None,
+        "desired": "run", "outcome": "crashed", "code": "killed", "counts_as": "crash", "crashes": 1, "losses": 0,
+        "failed_attempts": 1, "same_in_a_row": 1, "max_attempts": None,
     }  # fmt: skip
     found = verdict(Failure(**failure | fields), Budgets())
     return found.state, found.delay_seconds, found.code
@@ -23,7 +23,7 @@ def test_a_crash_waits_twice_as_long_as_the_one_before(crashes: int, seconds: fl
 @pytest.mark.parametrize("crashes", [8, 2000])
 def test_a_crash_waits_a_minute_at_most(crashes: int) -> None:
     failure = Failure(
-        desired="run", code="crash", counts_as="crash", crashes=crashes, losses=0, failed_attempts=1,
+        desired="run", outcome="crashed", code="crash", counts_as="crash", crashes=crashes, losses=0, failed_attempts=1,
         same_in_a_row=1, max_attempts=None,
     )  # fmt: skip
     assert verdict(failure, Budgets(crashes=10_000)).delay_seconds == 60.0
@@ -57,7 +57,8 @@ def test_as_many_failed_attempts_as_the_spec_allows_are_the_end_with_the_last_ca
 
 
 def test_a_drain_never_ends_a_job() -> None:
-    assert after(code="drained", counts_as=None, crashes=9, failed_attempts=9, max_attempts=1)[0] == "queued"
+    used_up = {"counts_as": None, "crashes": 9, "failed_attempts": 9, "max_attempts": 1}
+    assert after(outcome="drained", code="outage", **used_up) == ("queued", 0.0, None)
 
 
 @pytest.mark.parametrize("fields", [{}, {"crashes": 3}, {"code": "drained", "counts_as": None}], ids=str)
