@@ -75,7 +75,7 @@ def finish(
             "categories": sets.source.categories,
         },
         "preprocess": sets.preprocessor.to_json(),
-        "transforms": resolved["data"].get("transforms", {}).get("eval", []),
+        "transforms": (resolved["data"].get("transforms") or {}).get("eval", []),
         "numerics": fingerprint,
         "files": {file.name: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in artifacts},
     }

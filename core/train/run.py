@@ -37,7 +37,7 @@ def main(channel: Channel, request: dict[str, Any]) -> None:
     """
     order = TrainOrder.model_validate(request)
     pipe = Pipe(channel)
-    limit = order.spec.get("execution", {}).get("max_runtime_seconds")
+    limit = (order.spec.get("execution") or {}).get("max_runtime_seconds")
     watch = Watch(pipe, pipe, earlier_seconds=order.active_seconds, limit_seconds=limit)
     attempt = Attempt(order, pipe, watch)
     try:
@@ -167,7 +167,11 @@ def _flops_per_batch(spec: JobSpec, summary: dict[str, Any]) -> float:
 
 def _as_run(resolved: dict[str, Any], *, seed: int, device: str, threads: int) -> dict[str, Any]:
     """Return the resolved spec with what only the attempt knew; it parses as a spec and gives the same run again."""
-    execution = {**resolved.get("execution", {}), "threads": threads, "device": "gpu" if device == "cuda" else "cpu"}
+    execution = {
+        **(resolved.get("execution") or {}),
+        "threads": threads,
+        "device": "gpu" if device == "cuda" else "cpu",
+    }
     compiled = resolved.get("compile") is True
     return {**resolved, "seed": seed, "compile": compiled, "execution": execution}
 
