@@ -19,6 +19,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("epsilon", "eps"),
     ("kernel size", "kernel_size"),
     ("dropout probability", "p"),
+    ("milestone points", "milestones"),
     ("optimizer must support momentum", "cycle_momentum"),
 )
 """How torch's messages call some arguments."""

@@ -139,6 +139,7 @@ class Walk:
         return {"type": component.type, "branches": branches}, joined
 
     def _leaf(self, component: Component, pointer: str, x: Tensor) -> tuple[dict[str, Any], Tensor]:
+        posted = component
         body, x = self._sized(component, pointer, x)
         component = component_of(body)
         for issue in unmet(component, pointer, x):
@@ -146,7 +147,7 @@ class Walk:
         if (mixed := batch_is_time(component, pointer)) is not None:
             self.issues.append(mixed)
             component = component_of(body := {**body, "batch_first": True})
-        module = self._module(component, pointer)
+        module = self._module(component, pointer, posted)
         output = self._output(module, component, pointer, x)
         count = sum(parameter.numel() for parameter in module.parameters())
         flops = of_module(module, x, output)
@@ -177,11 +178,11 @@ class Walk:
             body["batch_first"] = True
         return body
 
-    def _module(self, component: Component, pointer: str) -> nn.Module:
+    def _module(self, component: Component, pointer: str, posted: Component) -> nn.Module:
         try:
             return construct.layer(component)
         except COMPLAINTS as error:
-            raise self._broken(refused(error, component, pointer)) from error
+            raise self._broken(refused(error, posted, pointer)) from error
 
     def _output(self, module: nn.Module, component: Component, pointer: str, x: Tensor) -> Tensor:
         if component.type in RECURRENT:  # the meta kernels of these go through time step by step
