@@ -15,7 +15,7 @@ EPOCHS = 14
 SPEC: dict[str, Any] = {
     "name": "disturbed",
     "data": {
-        "train": {"type": "synthetic.classification", "samples": 3000, "n_features": 20, "n_classes": 2, "seed": 1},
+        "train": {"type": "synthetic.classification", "samples": 1500, "n_features": 20, "n_classes": 2, "seed": 1},
         "val": {"from": "train", "fraction": 0.2, "stratify": True},
         "preprocess": ["StandardScaler"],
     },
