@@ -15,6 +15,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.2
 READY = "epochd is ready at "
+LOG = "up.log"
+LOG_CHARACTERS = 4000
 
 
 def run_demo(file: Path, say: Callable[[str], None]) -> int:
@@ -27,18 +29,20 @@ def run_demo(file: Path, say: Callable[[str], None]) -> int:
     with tempfile.TemporaryDirectory(prefix="epochd-demo-") as folder:
         say("starting a service of its own for this demo")
         with _service(Path(folder), environment) as url:
-            if url is None:
-                say((Path(folder) / "up.log").read_text(errors="replace"))
-                return 1
-            say(f"$ epochd submit {file} --watch --url {url}")
-            command = [sys.executable, "-m", "epochd", "submit", str(file), "--watch", "--url", url]
-            return subprocess.run(command, env=environment, check=False).returncode
+            status = 1
+            if url is not None:
+                say(f"$ epochd submit {file} --watch --url {url}")
+                command = [sys.executable, "-m", "epochd", "submit", str(file), "--watch", "--url", url]
+                status = subprocess.run(command, env=environment, check=False).returncode
+            if status:
+                say(f"the service said:\n{(Path(folder) / LOG).read_text(errors='replace')[-LOG_CHARACTERS:]}")
+            return status
 
 
 @contextmanager
 def _service(folder: Path, environment: dict[str, str]) -> Generator[str | None]:
     """Run `epochd up` and give its address, or none when it ended or did not answer in time."""
-    log = folder / "up.log"
+    log = folder / LOG
     command = [sys.executable, "-m", "epochd", "up", "--port", "0", "--data-dir", str(folder / "data")]
     with log.open("wb") as output:
         up = subprocess.Popen(

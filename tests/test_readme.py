@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.settings import GIB, MIB, Settings
-from core.spec import structure
+from core.spec import components
 from tests.service import ROOT, free_port, wait_until
 
 README = (ROOT / "README.md").read_text()
@@ -95,7 +95,7 @@ def test_curl_command_line_and_python_do_what_the_page_says(folder: Path, url: s
 def test_the_limits_are_those_of_the_code() -> None:
     defaults = Settings.model_fields
     assert f"| {defaults['max_body_bytes'].default // MIB} MiB |" in README
-    assert f"| {structure.MAX_LAYERS:,}, {structure.MAX_NESTING} deep |" in README
+    assert f"| {components.MAX_LAYERS:,}, {components.MAX_NESTING} deep |" in README
     assert f"| {defaults['max_parameters'].default:,} |" in README
     upload, unpacked = (defaults[name].default // GIB for name in ("max_upload_bytes", "max_unpacked_bytes"))
     assert f"| {upload} GiB, {unpacked} GiB |" in README

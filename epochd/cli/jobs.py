@@ -11,7 +11,6 @@ from rich.text import Text
 
 from epochd.cli.shell import EXIT_BAD_INPUT, AsJson, JobId, Key, Shell, SpecFile, Url, app, shell, worded
 from epochd.display.numbers import bytes_in_words, number, scalars
-from epochd.display.summary import closing_table
 from epochd.wire import Job, Report, Row
 
 
@@ -49,7 +48,10 @@ def show(job_id: JobId, *, url: Url = None, key: Key = None, as_json: AsJson = F
     """Show a job: where it stands, its best epoch, how it ended."""
     with shell(url, key, as_json=as_json) as it:
         job = it.client.job(job_id)
-        it.show(job, "" if as_json else closing_table(job, it.client.decisions(job_id)))
+        if as_json:
+            it.print_json(job)
+        else:
+            it.close(job)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,8 +12,9 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from epochd.client import Client
+from epochd.display.summary import closing_table
 from epochd.errors import BadInput, ClientError, NotPossibleNow, RequestRefused
-from epochd.wire import FieldProblem
+from epochd.wire import Artifact, FieldProblem, Job
 
 EXIT_PROBLEM = 1
 EXIT_BAD_INPUT = 2
@@ -59,6 +60,12 @@ class Shell:
         """Print one JSON value on one line, at once."""
         sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
         sys.stdout.flush()
+
+    def close(self, job: Job, artifacts: Sequence[Artifact] = ()) -> None:
+        """Print the table that tells where a job stands, or how it ended."""
+        best = job["best"]
+        rows = self.client.rows(job["id"], after=best["epoch"] - 1, limit=1)["data"] if best else []
+        self.out.print(closing_table(job, self.client.decisions(job["id"]), artifacts, rows[0] if rows else None))
 
     def note(self, words: str) -> None:
         """Say something beside the answer, to people only."""

@@ -18,7 +18,6 @@ from epochd.cli.shell import (
     shell,
 )
 from epochd.display.live import display_for
-from epochd.display.summary import closing_table
 from epochd.wire import Job
 
 PATIENCE_SECONDS = 300.0
@@ -62,7 +61,7 @@ def _watch(it: Shell, job_id: str) -> None:
         it.note(f"the job goes on without you: epochd watch {job_id}, or epochd cancel {job_id}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if not it.as_json:
-        it.out.print(closing_table(job, it.client.decisions(job_id), it.client.artifacts(job_id)))
+        it.close(job, it.client.artifacts(job_id))
     raise typer.Exit(EXIT_BY_STATUS[job["status"]])
 
 

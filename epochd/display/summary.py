@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochd.display.numbers import bytes_in_words, number, seconds_in_words
-from epochd.wire import Artifact, Job
+from epochd.wire import Artifact, Job, Row
 
 _WHY_STOPPED = {
     "patience": "did not improve in {patience} checks",
@@ -19,13 +19,19 @@ _WHY_STOPPED = {
 _COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow"}
 
 
-def closing_table(job: Job, decisions: Sequence[Mapping[str, Any]], artifacts: Sequence[Artifact] = ()) -> Table:
+def closing_table(
+    job: Job,
+    decisions: Sequence[Mapping[str, Any]],
+    artifacts: Sequence[Artifact] = (),
+    best_row: Row | None = None,
+) -> Table:
     """Return the table that stands at the end of a watch.
 
     Args:
         job: the job as it stands.
         decisions: what epochd decided about it.
         artifacts: the files that it left.
+        best_row: the row of its best epoch, whose weights are the model.
     """
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -37,11 +43,15 @@ def closing_table(job: Job, decisions: Sequence[Mapping[str, Any]], artifacts: S
     table.add_row("epochs", f"{(job['progress'] or {}).get('epoch', 0)} of {job['spec']['epochs']}")
     if best := job["best"]:
         table.add_row("best", f"{best['monitor']} {number(best['value'])} at epoch {best['epoch']}")
-    for title, split in (("last train", "train"), ("last val", "val")):
-        if values := _metrics((job["latest_metrics"] or {}).get(split)):
-            table.add_row(title, values)
-    if values := _metrics(job["test_metrics"]):
-        table.add_row("test", values)
+    latest = job["latest_metrics"] or {}
+    for title, values in (
+        ("best val", best_row["val"] if best_row else None),
+        ("last train", latest.get("train")),
+        ("last val", latest.get("val")),
+        ("test", job["test_metrics"]),
+    ):
+        if words := _metrics(values):
+            table.add_row(title, words)
     table.add_row("early stopping", early_stopping_in_words(job, decisions))
     if job["started_at"] and job["finished_at"]:
         took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["started_at"])

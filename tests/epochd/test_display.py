@@ -121,13 +121,14 @@ def test_the_closing_table_tells_result_best_test_metrics_and_artifacts() -> Non
     )  # fmt: skip
     console = pipe()
     files: list[Artifact] = [{"name": "model.safetensors", "sha256": "0" * 64, "size_bytes": 19046}]
-    console.print(closing_table(ended, [check()], files))
+    console.print(closing_table(ended, [check()], files, row(3)))
     lines = [" ".join(line.split()) for line in written(console).splitlines()]
     assert lines == [
         "job job_1 (digits)",
         "status succeeded, early_stopping",
         "epochs 2 of 10",
         "best val_loss 0.4 at epoch 3",
+        "best val loss 0.6",
         "last train loss 0.1",
         "last val loss 0.5 accuracy 0.96",
         "test loss 0.41 accuracy 0.97",
