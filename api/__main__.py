@@ -1,5 +1,6 @@
 """`python -m api`: migrate, then serve on the settings' address until SIGTERM."""
 
+import signal
 import socket
 import sys
 
@@ -71,6 +72,8 @@ def main() -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(config, app)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops at one, then raises it again
+        signal.signal(number, lambda *_: None)
     server.run()
     return 0 if server.started else 1
 

@@ -9,7 +9,10 @@ from urllib.parse import quote
 import structlog
 from fastapi import Request, Response
 from starlette.responses import FileResponse, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import override
 
+from api.problems import refusal
 from api.services import Services
 from api.waiting import has_seen
 from core.db.tables import Artifact
@@ -32,7 +35,7 @@ def send(svc: Services, request: Request, artifact: Artifact) -> Response:
         return Response(status_code=304, headers=headers)
     path = svc.storage.local_path(artifact.key)
     if path is not None and path.is_file():
-        return FileResponse(path, headers=headers, media_type=_media(artifact), filename=artifact.name)
+        return Download(path, headers=headers, media_type=_media(artifact), filename=artifact.name)
     try:
         file = svc.storage.open(artifact.key)
     except FileNotFoundError as error:
@@ -40,6 +43,30 @@ def send(svc: Services, request: Request, artifact: Artifact) -> Response:
     headers["Content-Length"] = str(artifact.size_bytes)
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(artifact.name)}"
     return StreamingResponse(_chunks(file), headers=headers, media_type=_media(artifact))
+
+
+class Download(FileResponse):
+    """A file whose ranges, where they make no sense, are refused with a problem."""
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or the part of it that is asked for."""
+        refused: int | None = None
+
+        async def unless_refused(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in _REFUSALS:
+                refused = message["status"]
+            if refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, unless_refused)
+        if refused is not None:
+            problem = refusal(Request(scope), refused, _REFUSALS[refused])
+            await problem(scope, receive, send)
+
+
+_REFUSALS = {400: "the Range header cannot be read", 416: "the range lies outside of the file"}
 
 
 def log_tail(svc: Services, job_id: str, fence: int, tail: int | None) -> bytes:

@@ -73,6 +73,7 @@ _MEANINGS = {
     409: "Not possible in this state; `allowed_actions` says what is.",
     413: "More bytes than the operator allows.",
     415: "Not the content type that this route takes.",
+    416: "The range lies outside of the file.",
     422: "Understood, but it cannot work; `errors` says where and why.",
     503: "Not now; repeat after `Retry-After` seconds.",
 }

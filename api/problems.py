@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -123,9 +123,16 @@ async def on_http(request: Request, error: Exception) -> Response:
     """Answer what Starlette and FastAPI raise by themselves: unknown paths, methods, unreadable bodies."""
     own = cast("HTTPException", error)
     status = HTTPStatus(own.status_code)
-    detail = _DETAILS.get(own.status_code, str(own.detail)).format(method=request.method, path=request.url.path)
-    body = body_of(request, slug=_slug(status), title=status.phrase, status=status.value, detail=detail)
-    return Problem(body, status.value, headers=own.headers)
+    words = _DETAILS.get(own.status_code)
+    detail = words.format(method=request.method, path=request.url.path) if words else str(own.detail)
+    return refusal(request, status.value, detail, headers=own.headers)
+
+
+def refusal(request: Request, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a problem of HTTP itself, named by its status."""
+    title = HTTPStatus(status).phrase
+    body = body_of(request, slug=title.lower().replace(" ", "-"), title=title, status=status, detail=detail)
+    return Problem(body, status, headers=headers)
 
 
 async def on_crash(request: Request, _error: Exception) -> Response:
@@ -150,10 +157,6 @@ _DETAILS = {
 def _internal(request: Request) -> Response:
     detail = "Something went wrong inside the service; its log says what. The request may be repeated."
     return Problem(body_of(request, slug="error", title="Internal error", status=500, detail=detail), 500)
-
-
-def _slug(status: HTTPStatus) -> str:
-    return status.phrase.lower().replace(" ", "-")
 
 
 def _issue(item: Any) -> Issue:

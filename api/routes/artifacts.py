@@ -32,9 +32,8 @@ def listing(svc: Svc, who: JobReader, job_id: JobId) -> Listing[ArtifactBody]:
     responses={
         200: {**BYTES, "description": "The bytes; the ETag is their SHA-256."},
         206: {**BYTES, "description": "The range that was asked for."},
-        416: {"description": "The range lies outside of the file."},
         **NOT_MODIFIED,
-        **problems(400, 404),
+        **problems(400, 404, 416),
     },
 )
 def content(svc: Svc, who: JobReader, job_id: JobId, name: Name, request: Request) -> Response:

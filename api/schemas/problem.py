@@ -2,13 +2,19 @@
 
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from api.schemas.base import Body
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class IssueBody(Body):
     """One thing wrong with one place of the request."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     pointer: str
     """JSON pointer into the request's body, such as `/model/layers/3/in_features`; `""`: the body as a whole."""
@@ -16,9 +22,9 @@ class IssueBody(Body):
     """Stable machine word."""
     detail: str
     """One plain sentence."""
-    hint: str | None = None
+    hint: str | None = Field(default=None, exclude_if=_is_none)
     """What to do about it; left out where that is not known."""
-    fix: list[dict[str, Any]] | None = None
+    fix: list[dict[str, Any]] | None = Field(default=None, exclude_if=_is_none)
     """JSON Patch (RFC 6902) that mends the body; left out where there is none."""
 
 

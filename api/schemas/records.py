@@ -25,7 +25,7 @@ class EarlyStoppingCheck(Body):
 class MetricsRow(Body):
     """One epoch. A value that is not finite is null, and `non_finite` names it: `{"train.loss": "nan"}`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
 
     epoch: int
     """Finished epochs, from 1."""
