@@ -77,7 +77,7 @@ class TrainBatches:
         """Return the places of the epoch's samples in the order in which they come, ``order[samples]``."""
         if not self.shuffle:
             return torch.arange(self.samples)
-        return torch.randperm(len(self.split), generator=generator(self.seed, "order", epoch))[: self.samples]
+        return torch.randperm(len(self.split), generator=generator(self.seed, "samples", epoch))[: self.samples]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from number `start` on."""

@@ -6,7 +6,7 @@ import torch
 
 
 def derive(seed: int, *purpose: int | str) -> int:
-    """Return a 63-bit seed for one purpose, such as `derive(seed, "order", epoch)`."""
+    """Return a 63-bit seed for one purpose, such as `derive(seed, "samples", epoch)`."""
     digest = blake2b(repr((seed, *purpose)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

@@ -126,7 +126,7 @@ def test_example_succeeds(name: str, tmp_path: Path) -> None:
 def test_mnist_reaches_its_accuracy(tmp_path: Path) -> None:
     ends = train(example("mnist-mlp"), tmp_path / "1")
     assert isinstance(ends.last, Done), ends.last
-    assert ends.rows[-1]["val"]["accuracy"] >= 0.91  # a plain torch loop has 0.915 to 0.918 on these 6,000
+    assert ends.rows[-1]["val"]["accuracy"] >= 0.92
     assert ends.last.test_metrics["accuracy"] >= 0.92
 
 
