@@ -1,6 +1,7 @@
 """The OpenAPI document: committed, complete, and true."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,16 @@ def test_spec_examples_are_those_of_the_repository_and_parse(no_template: Templa
 
 
 @pytest.fixture
-def sqlite_app(sqlite_url: str, tmp_path: Path, no_template: Template) -> FastAPI:
+def new_app(sqlite_url: str, tmp_path: Path, no_template: Template) -> Callable[[], FastAPI]:
+    """Return what makes services over the same database: each belongs to one event loop."""
     settings = Settings(data_dir=tmp_path / "home", database_url=sqlite_url, max_wait_seconds=0.1)
-    return create_app(settings, template=no_template)
+    return lambda: create_app(settings, template=no_template)
 
 
 @pytest.fixture
-def there(sqlite_app: FastAPI, spec: Json) -> dict[str, str]:
+def there(new_app: Callable[[], FastAPI], spec: Json) -> dict[str, str]:
     """Ids of an ended job and of a data set, by their parameter's name."""
-    with near(sqlite_app) as client:
+    with near(new_app()) as client:
         job = client.post("/v1/jobs", json=spec).json()
         client.post(f"/v1/jobs/{job['id']}/cancel")
         files = {"file": ("t.csv", b"a,b\n1,2\n3,4\n")}
@@ -93,9 +95,9 @@ def there(sqlite_app: FastAPI, spec: Json) -> dict[str, str]:
 
 
 @pytest.fixture
-def described(sqlite_app: FastAPI, there: dict[str, str]) -> schemathesis.BaseSchema:
+def described(new_app: Callable[[], FastAPI], there: dict[str, str]) -> schemathesis.BaseSchema:
     """The service, as its own document describes it to a caller with a key."""
-    app = sqlite_app
+    app = new_app()
     header = make_key(app.state.services, "default", "admin")
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=header)
     schema.config.update(headers=header)
