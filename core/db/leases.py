@@ -26,8 +26,24 @@ from core.db.transitions import change, decide, end_attempt, move, owned, owners
 from core.db.verdicts import Budgets, CountsAs, Outcome
 
 __all__ = [
-    "LEASE_SECONDS", "ArtifactFile", "AttemptEnd", "Budgets", "Checkpoint", "Claim", "Waiting", "claim", "finish",
-    "Outcome", "heartbeat", "pause", "publish", "reap", "requeue", "start", "waiting", "wish",
+    "LEASE_SECONDS",
+    "ArtifactFile",
+    "AttemptEnd",
+    "Budgets",
+    "Checkpoint",
+    "Claim",
+    "Outcome",
+    "Waiting",
+    "claim",
+    "finish",
+    "heartbeat",
+    "pause",
+    "publish",
+    "reap",
+    "requeue",
+    "start",
+    "waiting",
+    "wish",
 ]  # fmt: skip
 
 REAP_LIMIT = 100  # jobs of one transaction

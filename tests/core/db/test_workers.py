@@ -24,9 +24,9 @@ def listed(database: Database) -> list[Worker]:
         return workers.listing(session)
 
 
-def fall_silent(database: Database, seconds: float) -> None:
+def fall_silent(database: Database, worker_id: str, seconds: float) -> None:
     with database.session_scope() as session:
-        session.execute(update(Worker).values({"seen_at": now(-seconds)}))
+        session.execute(update(Worker).where(Worker.id == worker_id).values({"seen_at": now(-seconds)}))
 
 
 def test_an_announced_worker_is_listed_as_it_said(database: Database) -> None:
@@ -44,7 +44,7 @@ def test_announcing_again_replaces_what_was_said(database: Database) -> None:
 
 def test_a_silent_worker_is_not_listed_until_it_is_seen_again(database: Database) -> None:
     announce(database)
-    fall_silent(database, 61)
+    fall_silent(database, "wk_one", 61)
     assert listed(database) == []
     with database.session_scope() as session:
         assert workers.seen(session, "wk_one")
@@ -67,12 +67,21 @@ def test_a_draining_worker_says_so_and_a_leaving_one_goes(database: Database) ->
 
 
 def test_only_rows_of_long_silent_workers_are_swept(database: Database) -> None:
-    announce(database, "wk_old")
-    fall_silent(database, 3601)
-    announce(database, "wk_new")
+    for worker_id, seconds in (("wk_old", 3601), ("wk_silent", 3500)):
+        announce(database, worker_id)
+        fall_silent(database, worker_id, seconds)
     with database.session_scope() as session:
         assert workers.sweep(session) == ["wk_old"]
         assert workers.sweep(session) == []
+
+
+def test_a_worker_that_announces_itself_sweeps(database: Database) -> None:
+    announce(database, "wk_old")
+    fall_silent(database, "wk_old", 3601)
+    announce(database, "wk_new")
+    with database.session_scope() as session:
+        assert not workers.seen(session, "wk_old")
+        assert workers.seen(session, "wk_new")
 
 
 def test_queues_count_what_waits_runs_and_is_paused_in_the_project(database: Database) -> None:
