@@ -16,7 +16,8 @@ COPY core /src/core
 COPY api /src/api
 COPY worker /src/worker
 COPY epochd /src/epochd
-RUN uv pip install --quiet --python /opt/epochd/bin/python --no-deps /src
+RUN uv pip install --quiet --python /opt/epochd/bin/python --no-deps /src \
+ && uv pip uninstall --quiet --python /opt/epochd/bin/python pip
 
 
 FROM python:3.11-slim

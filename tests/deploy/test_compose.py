@@ -140,6 +140,7 @@ class TestDockerfile:
 
     def test_the_final_stage_has_no_build_tools(self) -> None:
         assert not re.search(r"pip install|apt-get|\buv\b|gcc", self.final)
+        assert "uv pip uninstall --quiet --python /opt/epochd/bin/python pip" in self.text
 
     def test_packages_are_checked_against_their_hashes(self) -> None:
         assert "--require-hashes --requirement /src/requirements.txt" in self.text
