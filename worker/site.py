@@ -11,7 +11,7 @@ from worker.devices import Devices
 from worker.ringing import Ringing
 
 TRAINER = "core.train.run.main"
-PRELOAD = ("core.train.preload", "core.train.run")
+PRELOAD = ("core.train.preload",)
 
 
 @dataclass
