@@ -1,6 +1,7 @@
 """What the template process imports before it forks: everything a training imports, and nothing it runs.
 
-No operator, no tensor, no thread: an OpenMP pool does not survive a fork.
+No operator, no tensor, no thread: an OpenMP pool does not survive a fork. Not in the list is what reads uploaded tables
+(`core.datasets.uploaded`): pyarrow's allocator starts a thread when it is imported.
 """
 
 import importlib
@@ -23,7 +24,6 @@ MODULES = (
     "core.datasets.preprocess",
     "core.datasets.splitting",
     "core.datasets.synthetic",
-    "core.datasets.uploaded",
     "core.train.preflight",
     "core.train.run",
 )
