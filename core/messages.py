@@ -120,7 +120,7 @@ class Publish(Message):
     type: Literal["publish"] = "publish"
     checkpoint: CheckpointRef
     rows: list[dict[str, Any]]
-    """Metrics rows of rest.md without `attempt` and `recorded_at`, epochs rising; empty for a checkpoint in mid-epoch."""
+    """Metrics rows of rest.md without `attempt` and `recorded_at`, epochs rising; empty for one in mid-epoch."""
     decisions: list[dict[str, Any]] = []
     """`{"kind": "early_stopping" | "lr_cut" | …, "epoch": int | None, …}`: the other keys are the numbers."""
     best: dict[str, Any] | None = None
