@@ -107,12 +107,14 @@ class Server(ABC):
     def pause(self) -> None:
         """Freeze all its processes: connections stay open, nothing answers."""
         for process in self.processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a connection's process may just have ended
+                process.suspend()
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
         for process in self.processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     @property
     def pid(self) -> int | None:
