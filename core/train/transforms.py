@@ -54,8 +54,11 @@ class Transforms:
             with torch.random.fork_rng(devices):
                 torch.manual_seed(seed)
                 return self(batch)
+        count = len(batch)
         for apply in self.steps:
             batch = apply(batch)
+            if len(batch) != count:
+                raise ValueError("it would take samples out of the batch")
         return batch
 
 
