@@ -12,6 +12,7 @@ RUN uv pip install --quiet --python /opt/epochd/bin/python --require-hashes --re
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY migrations /src/migrations
+COPY examples /src/examples
 COPY core /src/core
 COPY api /src/api
 COPY worker /src/worker
