@@ -25,6 +25,8 @@ QUICK = {
     "OMP_NUM_THREADS": "1",
 }
 """Leases short enough for a test to wait for their end."""
+WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""In front of a command: it ends with the test run, also when that is killed (the pid stays the command's own)."""
 
 
 def free_port() -> int:
@@ -80,7 +82,7 @@ class Service:
         module = name.partition("-")[0]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", module], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+                [*WITH_US, sys.executable, "-m", module], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

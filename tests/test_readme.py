@@ -12,7 +12,7 @@ import pytest
 
 from core.settings import GIB, MIB, Settings
 from core.spec import components
-from tests.service import ROOT, free_port, wait_until
+from tests.service import ROOT, WITH_US, free_port, wait_until
 
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
@@ -50,7 +50,7 @@ def url(folder: Path) -> Iterator[str]:
     log = folder / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [*command.split(), "--port", str(port), "--data-dir", str(folder / "data")],
+            [*WITH_US, *command.split(), "--port", str(port), "--data-dir", str(folder / "data")],
             cwd=ROOT, env=environment(), stdout=output, stderr=output,
         )  # fmt: skip
     try:

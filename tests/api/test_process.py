@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.service import ROOT, WITH_US
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -32,7 +33,7 @@ def start(tmp_path: Path, port: int) -> Iterator[Start]:
         ours = {"EPOCHD_DATA_DIR": str(tmp_path / "home"), "EPOCHD_PORT": str(port)}
         theirs = {name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
         process = subprocess.Popen(
-            [sys.executable, "-m", "api"],
+            [*WITH_US, sys.executable, "-m", "api"],
             cwd=ROOT,
             env={**theirs, **ours, **{f"EPOCHD_{name.upper()}": value for name, value in settings.items()}},
             stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.service import ROOT, free_port, wait_until
+from tests.service import ROOT, WITH_US, free_port, wait_until
 
 
 class Up:
@@ -24,7 +24,7 @@ class Up:
         self.log = folder / "up.log"
         self.data = folder / "data"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
-        command = [sys.executable, "-m", "epochd", "up", "--data-dir", str(self.data), *options]
+        command = [*WITH_US, sys.executable, "-m", "epochd", "up", "--data-dir", str(self.data), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
