@@ -72,7 +72,18 @@ def _build(component: Component, optimizer: Optimizer, pointer: str) -> LRSchedu
             return make(children, optimizer=optimizer)
         return make(optimizer, children, list(own["milestones"]))
     except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError, KeyError) as error:
-        raise SpecInvalid([refused(error, component, pointer)]) from error
+        raise _translated(error, component, pointer) from error
+
+
+def _translated(error: Exception, component: Component, pointer: str) -> SpecInvalid:
+    if "total_steps OR" not in str(error):
+        return SpecInvalid([refused(error, component, pointer)])
+    word = "steps" if component.arguments.get("interval") == "step" else "epochs"
+    at = join(pointer, "total_steps")
+    fix = {"op": "add", "path": at, "value": word}
+    return invalid(
+        at, "missing_argument", f"{component.type} must know how long it lasts.", f'Set it to "{word}".', fix
+    )
 
 
 def _children(component: Component, optimizer: Optimizer, pointer: str) -> list[LRScheduler]:

@@ -6,6 +6,8 @@ No operator, no tensor, no thread: an OpenMP pool does not survive a fork. Not i
 
 import importlib
 
+from core.spec import catalog
+
 MODULES = (
     "torch",
     "torch._dynamo",  # the first optimizer imports it, for seconds
@@ -30,3 +32,4 @@ MODULES = (
 
 for module in MODULES:
     importlib.import_module(module)
+catalog.kinds()  # read once here, not in every child

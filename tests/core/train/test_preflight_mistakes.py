@@ -153,6 +153,11 @@ MENDED: dict[str, tuple[dict[str, Any], str, str]] = {
         "/lr_scheduler/total_steps",
         "schedule_too_short",
     ),
+    "a schedule without its length": (
+        changed(DIGITS, ("add", "/lr_scheduler", {"type": "OneCycleLR", "max_lr": 1.0, "interval": "step"})),
+        "/lr_scheduler/total_steps",
+        "missing_argument",
+    ),
     "a shortcut that does not fit": (
         changed(
             IMAGES,
