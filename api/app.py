@@ -32,7 +32,8 @@ def create_app(settings: Settings, *, template: Template | None = None) -> FastA
         template: the warm process that preflight's children are forked from; none: one of its own.
     """
     log = settings.home / "logs" / "preflight.log"
-    services = Services.build(settings, template or Template(PRELOAD, log=log))
+    env = {"TORCHINDUCTOR_CACHE_DIR": str(settings.caches / "inductor")}
+    services = Services.build(settings, template or Template(PRELOAD, env=env, log=log))
     app = Api(
         title="epochd",
         summary="Training as a service",

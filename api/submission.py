@@ -82,8 +82,7 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
         SpecInvalid: it cannot run.
         IdempotencyMismatch: the key was used for another body.
     """
-    posted = decode(body)
-    new = _new_job(who, posted, specs.parse_object(posted), key)
+    posted, new = await run_in_threadpool(_read, who, body, key)
     if key is not None and (first := await run_in_threadpool(_replay, svc, new)) is not None:
         return first, False
     prepared = await run_in_threadpool(_prepared, svc, who, posted)
@@ -111,6 +110,12 @@ def issue(item: dict[str, Any]) -> Issue:
         hint=item.get("hint"),
         fix=None if fix is None else tuple(fix),
     )
+
+
+def _read(who: Caller, body: bytes, key: str | None) -> tuple[dict[str, Any], jobs.NewJob]:
+    """Parse in a thread: a body of 1 MiB full of mistakes takes a second."""
+    posted = decode(body)
+    return posted, _new_job(who, posted, specs.parse_object(posted), key)
 
 
 def _new_job(who: Caller, posted: dict[str, Any], spec: JobSpec, key: str | None) -> jobs.NewJob:

@@ -114,7 +114,7 @@ def make_site(settings: Settings, shutdown: Shutdown) -> Site:
         settings=settings,
         database=Database(settings.sqlalchemy_url),
         storage=Storage(settings.storage_url),
-        template=Template(PRELOAD),
+        template=Template(PRELOAD, env={"TORCHINDUCTOR_CACHE_DIR": str(settings.caches / "inductor")}),
         devices=Devices(visible_devices()),
         ringing=Ringing(settings),
         shutdown=shutdown,
