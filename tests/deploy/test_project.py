@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_make_without_a_verb_lists_at_most_fifteen() -> None:
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     verbs = {line.split()[1] for line in shown}
     assert {"install", "demo", "run", "test", "test-fast", "check", "openapi", "catalog", "requirements"} <= verbs
     assert len(shown) <= 15

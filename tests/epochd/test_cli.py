@@ -289,7 +289,8 @@ def test_a_watch_survives_a_killed_and_restarted_api(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(service: Service) -> None:
     job_id = service.submit(LONG)["id"]
-    command = [sys.executable, "-m", "epochd", "watch", job_id, "--url", service.url]
+    ours = [sys.executable, "-m", "epochd", "watch", job_id, "--url", service.url]
+    command = ["env", "--default-signal=INT", *ours]  # a test run in the background ignores it, and hands that on
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout
         assert watching.stdout.readline()

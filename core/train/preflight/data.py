@@ -9,8 +9,8 @@ from core.datasets.preprocess import fills_missing
 from core.errors import Issue
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
+from core.train.build.transforms import is_random
 from core.train.sets import Places
-from core.train.transforms import is_random
 
 
 @dataclass(frozen=True, slots=True)

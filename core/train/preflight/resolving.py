@@ -5,13 +5,13 @@ from typing import Any
 
 from core.spec import catalog, mode_of
 from core.spec.job import JobSpec
-from core.train.components import as_json, component_of
-from core.train.lr_schedulers import with_numbers
-from core.train.model import Inferred
+from core.train.build.components import as_json, component_of
+from core.train.build.lr_schedulers import with_numbers
+from core.train.build.model import Inferred
+from core.train.build.vision import PREFIX
 from core.train.preflight import monitors
 from core.train.preflight.counting import Counts
 from core.train.task import Task
-from core.train.vision import PREFIX
 
 _PARTS = ("gradient_clipping", "swa", "early_stopping", "validate_every", "execution")
 _COMPONENT = re.compile(r"'x-component': '(\w+)'")

@@ -7,7 +7,7 @@ from torch import nn
 
 from core.errors import Issue
 from core.spec.job import JobSpec
-from core.train.model import Inferred
+from core.train.build.model import Inferred
 from core.train.preflight.counting import Counts
 from core.train.preflight.samples import Form
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from core.errors import Issue
 from core.spec.job import JobSpec
-from core.train.lr_schedulers import COUNTS, with_numbers
+from core.train.build.lr_schedulers import COUNTS, with_numbers
 from core.train.preflight.counting import Counts
 
 TAKE_SPARSE = ("SGD", "SparseAdam", "Adagrad")

@@ -10,8 +10,8 @@ from core.errors import SpecInvalid
 from core.spec import parse_object
 from core.spec.job import JobSpec
 from core.train import build
-from core.train.layers import LastTimestep, Parallel, Residual
-from core.train.model import NORMS
+from core.train.build.layers import LastTimestep, Parallel, Residual
+from core.train.build.model import NORMS
 from tests.core.train.specs import DIGITS
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from core.train.layers import first
+from core.train.build.layers import first
 
 
 def of_module(module: nn.Module, x: Tensor, output: Any) -> float:

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from core.spec import catalog
 from core.spec.job import Component
 from core.train import build
-from core.train.transforms import FIXED, is_random
+from core.train.build.transforms import FIXED, is_random
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CenterCrop": {"size": 12},

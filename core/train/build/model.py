@@ -12,9 +12,9 @@ from core.errors import Issue, SpecInvalid
 from core.spec.job import Component, JobSpec
 from core.spec.nearest import nearest
 from core.spec.pointer import join
-from core.train import construct, vision
-from core.train.components import component_of, refused, torch_arguments
-from core.train.inference import BATCH, COMPLAINTS, Broken, Row, Walk, on_meta
+from core.train.build import construct, vision
+from core.train.build.components import component_of, refused, torch_arguments
+from core.train.build.inference import BATCH, COMPLAINTS, Broken, Row, Walk, on_meta
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Layers whose weights are scales: `weight_init` and `bias_init` leave them as torch makes them."""

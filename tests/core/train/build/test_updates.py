@@ -11,7 +11,7 @@ from core.errors import SpecInvalid
 from core.spec import catalog, parse_object
 from core.spec.job import JobSpec
 from core.train import build
-from core.train.losses import alike
+from core.train.build.losses import alike
 from tests.core.train.specs import DIGITS
 
 SCHEDULES: dict[str, dict[str, Any]] = {
