@@ -9,7 +9,7 @@ from core.datasets.samples import Facts
 from core.errors import Issue, SpecInvalid
 from core.spec.job import Component, JobSpec, TaskName
 from core.spec.pointer import join
-from core.train.build.components import invalid
+from core.train.components import invalid
 
 OF_CLASSES = frozenset({"CrossEntropyLoss", "NLLLoss", "MultiMarginLoss"})
 """One output per class, a label per sample."""

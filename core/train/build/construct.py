@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from core.spec.job import Component
-from core.train.build.components import component_of, torch_arguments
+from core.train.components import component_of, torch_arguments
 from core.train.build.layers import LastTimestep, Parallel, Residual, Sequence
 
 Layers = Items[str | Mapping[str, Any]]

@@ -18,7 +18,7 @@ from core.spec import catalog
 from core.spec.job import Component
 from core.spec.pointer import join
 from core.train.build import construct
-from core.train.build.components import as_json, component_of, condensed, refused, torch_arguments
+from core.train.components import as_json, component_of, condensed, refused, torch_arguments
 from core.train.build.expectations import RECURRENT, batch_is_time, sample_shape, unmet
 from core.train.build.flops import of_module
 from core.train.build.layers import first

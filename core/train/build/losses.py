@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from core.spec.job import Component, JobSpec
-from core.train.build.components import torch_arguments
+from core.train.components import torch_arguments
 from core.train.task import OF_CLASSES, losses_of
 
 SIGNED = ("SoftMarginLoss", "HingeEmbeddingLoss")

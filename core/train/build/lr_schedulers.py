@@ -12,7 +12,7 @@ from core.errors import SpecInvalid
 from core.spec import mode_of
 from core.spec.job import Component, JobSpec
 from core.spec.pointer import join
-from core.train.build.components import as_json, component_of, invalid, refused, torch_arguments
+from core.train.components import as_json, component_of, invalid, refused, torch_arguments
 
 OURS = ("interval", "monitor")
 """Arguments that are not torch's."""

@@ -13,7 +13,7 @@ from core.spec.job import Component, JobSpec
 from core.spec.nearest import nearest
 from core.spec.pointer import join
 from core.train.build import construct, vision
-from core.train.build.components import component_of, refused, torch_arguments
+from core.train.components import component_of, refused, torch_arguments
 from core.train.build.inference import BATCH, COMPLAINTS, Broken, Row, Walk, on_meta
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from core.errors import SpecInvalid
 from core.spec.job import JobSpec
 from core.spec.pointer import join
-from core.train.build.components import condensed, invalid, refused, torch_arguments
+from core.train.components import condensed, invalid, refused, torch_arguments
 
 ONLY_ON_DEVICE = ("fused", "capturable")
 """Arguments whose check needs parameters with memory."""

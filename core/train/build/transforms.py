@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import AutoAugmentPolicy, InterpolationMode
 
 from core.spec.job import Component
-from core.train.build.components import component_of, torch_arguments
+from core.train.components import component_of, torch_arguments
 
 Apply = Callable[[Tensor], Tensor]
 

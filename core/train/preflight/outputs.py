@@ -12,11 +12,11 @@ from core.spec import to_json
 from core.spec.job import Component, JobSpec
 from core.spec.pointer import join
 from core.train import build
-from core.train.build.components import condensed, refused
 from core.train.build.inference import BATCH, COMPLAINTS, Row, on_meta
 from core.train.build.losses import alike
 from core.train.build.model import Inferred
 from core.train.build.vision import PREFIX
+from core.train.components import condensed, refused
 from core.train.task import OF_CLASSES, Task, losses_of
 
 FROM_LOGITS = {

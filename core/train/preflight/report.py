@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from core.errors import DataInvalid, Issue, SpecInvalid
-from core.train.build.components import condensed
 from core.train.build.inference import COMPLAINTS
+from core.train.components import condensed
 
 T = TypeVar("T")
 

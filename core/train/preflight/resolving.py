@@ -5,10 +5,10 @@ from typing import Any
 
 from core.spec import catalog, mode_of
 from core.spec.job import JobSpec
-from core.train.build.components import as_json, component_of
 from core.train.build.lr_schedulers import with_numbers
 from core.train.build.model import Inferred
 from core.train.build.vision import PREFIX
+from core.train.components import as_json, component_of
 from core.train.preflight import monitors
 from core.train.preflight.counting import Counts
 from core.train.task import Task

@@ -15,8 +15,8 @@ from core.errors import Issue, SpecInvalid
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
 from core.train import build
-from core.train.build.components import component_of, condensed, refused
 from core.train.build.inference import BATCH, COMPLAINTS
+from core.train.components import component_of, condensed, refused
 from core.train.preflight.data import Described
 from core.train.sets import Places
 
