@@ -90,6 +90,8 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
         report = await check(svc, prepared)
     except ChildFailed as error:  # the trainer checks the same before it trains
         log.warning("preflight.skipped", reason=error.detail)
+        if prepared.uploads:  # a newer upload must not change what was accepted
+            new = replace(new, resolved_spec=prepared.pinned)
     else:
         if not report["ok"]:
             raise SpecInvalid([issue(item) for item in report["errors"]])

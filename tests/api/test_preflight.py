@@ -121,6 +121,14 @@ class TestWithoutAnAnswer:
 
         assert (answer.status_code, answer.json()["resolved_spec"]) == (201, None)
 
+    def test_the_upload_of_today_is_what_it_will_train_on(self, client: TestClient, spec: Json) -> None:
+        files = {"file": ("t.csv", b"a,label\n1,x\n2,y\n")}
+        made = client.post("/v1/datasets", files=files, data={"format": "csv"}).json()
+
+        job = client.post("/v1/jobs", json={**spec, "data": {"train": {"type": "dataset", "id": made["id"]}}}).json()
+
+        assert job["resolved_spec"]["data"]["train"] == {"type": "dataset", "id": made["id"], "version": 1}
+
     def test_preflight_is_503_with_retry_after(self, client: TestClient, spec: Json) -> None:
         answer = client.post("/v1/preflight", json=spec)
 
