@@ -10,6 +10,8 @@ from tests.faults.harness import EPOCHS, MODEL, SPEC, Poller, assert_undisturbed
 from tests.servers import Postgres, Redis
 from tests.service import Service
 
+AWAY_SECONDS = 20.0
+
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 
@@ -37,7 +39,7 @@ def test_training_goes_on_while_postgresql_is_away(tmp_path: Path, private_postg
             wait_for_epochs(service, job_id, 3)
             database.kill()
             assert service.client.post("/v1/jobs", json=SPEC).status_code == 503
-            time.sleep(5.0)
+            time.sleep(AWAY_SECONDS)
             database.start()
             service.wait_ready()
             assert_undisturbed(service, job_id, service.artifact(undisturbed, MODEL))
