@@ -105,7 +105,9 @@ class Poller:
 
     def _poll(self) -> None:
         with httpx2.Client(timeout=10, trust_env=False) as client:
-            while not self._is_over.is_set():
+            is_last = False
+            while not is_last:
+                is_last = self._is_over.is_set()  # one more look at what came last
                 with contextlib.suppress(httpx2.TransportError):
                     self._look(client)
                 time.sleep(0.05)
