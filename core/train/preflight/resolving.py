@@ -1,7 +1,13 @@
 """The spec with every default and every inferred size: what will run, written out."""
 
+import inspect
 import re
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
+
+from torch import nn, optim
+from torch.optim import lr_scheduler
 
 from core.spec import catalog, mode_of
 from core.spec.job import JobSpec
@@ -14,6 +20,15 @@ from core.train.preflight.counting import Counts
 from core.train.task import Task
 
 _PARTS = ("gradient_clipping", "swa", "early_stopping", "validate_every", "execution")
+_HOMES: dict[str, ModuleType] = {
+    "layers": nn,
+    "losses": nn,
+    "optimizers": optim,
+    "lr_schedulers": lr_scheduler,
+    "initializers": nn.init,
+}
+_OURS = frozenset({"interval", "monitor"})
+"""Arguments of a scheduler that torch does not know."""
 _COMPONENT = re.compile(r"'x-component': '(\w+)'")
 
 
@@ -52,9 +67,16 @@ def filled(body: dict[str, Any], kind: str) -> dict[str, Any]:
     for parameter in entry.parameters if entry else ():
         if parameter.name in body:
             made[parameter.name] = _inside(body[parameter.name], str(parameter.schema))
-        elif parameter.default is not None:
+        elif parameter.default is not None and _is_known_here(kind, body["type"], parameter.name):
             made[parameter.name] = parameter.default
     return made
+
+
+@lru_cache(maxsize=4096)
+def _is_known_here(kind: str, name: str, argument: str) -> bool:
+    """Whether the installed torch takes an argument: the catalog may come from a later one."""
+    part = getattr(_HOMES.get(kind), name, None)
+    return part is None or argument in _OURS or argument in inspect.signature(part).parameters
 
 
 def _inside(value: Any, schema: str) -> Any:
