@@ -40,7 +40,19 @@ def violations(spec: JobSpec) -> Iterator[Issue]:
 
 def warnings(spec: JobSpec) -> list[Issue]:
     """Return what is allowed but probably not meant; nothing here stops a job."""
-    return [*_double_decay(spec), *_patience(spec)]
+    return [*_double_decay(spec), *_patience(spec), *_not_yet(spec)]
+
+
+def _not_yet(spec: JobSpec) -> Iterator[Issue]:
+    """Name what a spec may say but this version does not do."""
+    if spec.profile:
+        yield Issue("/profile", "no_effect", "This version does not split an epoch's time over its steps.")
+    for name, kept in (("keep_best", spec.checkpoints.keep_best), ("keep_last", spec.checkpoints.keep_last)):
+        if kept > 1:
+            detail = "This version keeps the best checkpoint and the last two, whatever is asked for."
+            yield Issue(join("/checkpoints", name), "no_effect", detail)
+    if spec.execution.gpus > 1:
+        yield Issue("/execution/gpus", "no_effect", "This version trains on one GPU.")
 
 
 def _splits(spec: JobSpec) -> Iterator[Issue]:
