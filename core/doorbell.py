@@ -83,6 +83,7 @@ def make_celery(settings: Settings, *, answer_seconds: float = ANSWER_SECONDS) -
         task_serializer="json",
         task_ignore_result=True,
         task_acks_late=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,  # only late-acknowledged ones: none; False warns
         task_publish_retry=False,
         task_create_missing_queues=True,
         broker_connection_timeout=ANSWER_SECONDS,
@@ -103,7 +104,6 @@ def make_celery(settings: Settings, *, answer_seconds: float = ANSWER_SECONDS) -
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
         enable_utc=True,
     )
     return app
