@@ -167,8 +167,3 @@ FromTrainer = Annotated[
     Started | StageChanged | Progress | Publish | Done | Stopped | Failed, Field(discriminator="type")
 ]
 from_trainer: TypeAdapter[FromTrainer] = TypeAdapter(FromTrainer)
-
-
-def line(message: Message) -> bytes:
-    """Encode one message as it stands on the pipe."""
-    return message.model_dump_json().encode() + b"\n"

@@ -23,15 +23,10 @@ from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
 from core.train.sets import Sets
 from core.train.stopping import StopRules
-from core.train.task import Task
+from core.train.task import Task, losses_of
 from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
 from core.train.watch import Watch
-
-
-def losses_of(spec: JobSpec) -> tuple[Component, ...]:
-    """Return the terms of the loss."""
-    return spec.loss if isinstance(spec.loss, tuple) else (spec.loss,)
 
 
 def rules_of(spec: JobSpec) -> StopRules:
@@ -127,7 +122,7 @@ def _evaluator(
 def class_weights(spec: JobSpec, train: Split, task: Task, device: torch.device) -> Tensor | None:
     """Return ``n / (classes * n_c)`` by class where the loss asks for `"balanced"` weights."""
     is_asked = any(
-        "balanced" in (term.arguments.get("weight"), term.arguments.get("pos_weight")) for term in losses_of(spec)
+        "balanced" in (term.arguments.get("weight"), term.arguments.get("pos_weight")) for _, term in losses_of(spec)
     )
     if task.classes is None or not task.has_labels or not is_asked:
         return None
@@ -152,7 +147,7 @@ def _scores(spec: JobSpec, sets: Sets, task: Task, *, has_val: bool, is_train: b
             return values
         return torch.from_numpy(inverse(values.cpu().numpy())).to(values.device)
 
-    is_probability = any(term.type == "BCELoss" for term in losses_of(spec))
+    is_probability = any(term.type == "BCELoss" for _, term in losses_of(spec))
     return Scores(chosen, preparation(task.name, is_probability=is_probability, to_own_units=to_own_units))
 
 
