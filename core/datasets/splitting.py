@@ -64,7 +64,9 @@ def split(
     Raises:
         DataInvalid: too few samples, or no classes to stratify by.
     """
-    sizes = {name: _size(n, fraction) for name, fraction in (("test", test), ("val", val)) if fraction is not None}
+    sizes = {
+        name: size_of_part(n, fraction) for name, fraction in (("test", test), ("val", val)) if fraction is not None
+    }
     if sum(sizes.values()) >= n:
         parts = " and ".join(f"{size} for {name}" for name, size in sizes.items()) or "none"
         raise _invalid("too_few_samples", f"{n} samples cannot be split: {parts} leaves nothing to train on")
@@ -87,7 +89,8 @@ def split(
     return Split(*parts, _digest(parts))
 
 
-def _size(n: int, fraction: float) -> int:
+def size_of_part(n: int, fraction: float) -> int:
+    """Return how many of `n` samples a part has: floor(fraction·n + ½), but at least one."""
     return max(1, int(fraction * n + 0.5))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from core.datasets import Preprocessor, Samples, align, load, split
 from core.datasets.preprocess import fills_missing
 from core.datasets.samples import Array
+from core.datasets.splitting import Split as Parts
 from core.messages import DatasetFile
 from core.spec.job import Component, Data, DataSplit
 from core.train.data import Split
@@ -59,24 +60,14 @@ def prepare(data: Data, *, seed: int, places: Places) -> Sets:
     Raises:
         DataInvalid: the data is not there, or not what the spec says it is.
     """
-    source = _load(data, data.train, "train", places)
-    val, test = (part if isinstance(part, DataSplit) else None for part in (data.val, data.test))
-    parts = split(
-        len(source),
-        source.target,
-        val=val.fraction if val else None,
-        test=test.fraction if test else None,
-        seed=seed,
-        stratify=any(part.stratify for part in (val, test) if part),
-        groups=source.groups,
-        order=source.order,
-    )
+    source = load_part(data, data.train, "train", places)
+    parts = divide(data, source, seed)
     preprocessor = Preprocessor.fit(data.preprocess, source, parts.train)
     whole = _tensors(source, preprocessor)
 
     def other(part: DataSplit | Component | None, name: str, rows: Array | None) -> Split | None:
         if isinstance(part, Component):
-            own = align(_load(data, part, name, places), source, pointer=f"/data/{name}")
+            own = align(load_part(data, part, name, places), source, pointer=f"/data/{name}")
             return _tensors(own, preprocessor)
         return None if rows is None else _rows(whole, rows)
 
@@ -90,7 +81,31 @@ def prepare(data: Data, *, seed: int, places: Places) -> Sets:
     )
 
 
-def _load(data: Data, source: Component, name: str, places: Places) -> Samples:
+def divide(data: Data, source: Samples, seed: int) -> Parts:
+    """Divide the source of train into the parts that `data` takes from it.
+
+    Raises:
+        DataInvalid: too few samples, or no classes to stratify by.
+    """
+    val, test = (part if isinstance(part, DataSplit) else None for part in (data.val, data.test))
+    return split(
+        len(source),
+        source.target,
+        val=val.fraction if val else None,
+        test=test.fraction if test else None,
+        seed=seed,
+        stratify=any(part.stratify for part in (val, test) if part),
+        groups=source.groups,
+        order=source.order,
+    )
+
+
+def load_part(data: Data, source: Component, name: str, places: Places) -> Samples:
+    """Load the source that stands at `data.<name>`.
+
+    Raises:
+        DataInvalid: the data is not there, or not what the spec says it is.
+    """
     return load(
         source,
         datasets_dir=places.datasets_dir,

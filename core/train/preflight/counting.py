@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from core.datasets.splitting import size_of_part
 from core.errors import Issue
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
@@ -46,7 +47,7 @@ def count(spec: JobSpec, sets: Described) -> Counts:
 
 
 def _size(part: DataSplit | Component | None, whole: int, own: int | None) -> int | None:
-    return max(1, int(part.fraction * whole + 0.5)) if isinstance(part, DataSplit) else own
+    return size_of_part(whole, part.fraction) if isinstance(part, DataSplit) else own
 
 
 def findings(spec: JobSpec, counts: Counts) -> Iterator[Issue]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core.datasets import Facts
 from core.datasets import describe as describe_source
 from core.datasets.preprocess import fills_missing
+from core.datasets.splitting import size_of_part
 from core.errors import Issue
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
@@ -99,7 +100,7 @@ def _stratify(spec: JobSpec, train: Facts, part: DataSplit, pointer: str) -> Ite
         yield Issue(pointer, "stratify_conflict", detail, fix=fix)
     elif train.class_counts is not None:
         present = sum(count > 0 for count in train.class_counts)
-        size = max(1, int(part.fraction * train.samples + 0.5))
+        size = size_of_part(train.samples, part.fraction)
         if size > train.samples - present:
             detail = (
                 f"{train.samples} samples of {present} classes cannot give {size} and keep one of each to train on."

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.datasets import Preprocessor, load, split
-from core.datasets.preprocess import fills_missing
+from core.datasets import Preprocessor
 from core.errors import Issue, SpecInvalid
-from core.spec.job import Component, DataSplit, JobSpec
+from core.spec.job import Component, JobSpec
 from core.spec.pointer import join
 from core.train import build
 from core.train.build.inference import BATCH, COMPLAINTS
 from core.train.components import component_of, condensed, refused
 from core.train.preflight.data import Described
-from core.train.sets import Places
+from core.train.sets import Places, divide, load_part
 
 CHANGES_WIDTH = ("OneHotEncoder", "PolynomialFeatures", "SimpleImputer")
 """Steps whose number of columns depends on the values."""
@@ -70,28 +69,10 @@ def _batch(spec: JobSpec, sets: Described, places: Places) -> Tensor:
 
 def _width(spec: JobSpec, places: Places) -> int:
     """Fit the preprocessing, as far as needed to know how many columns come out."""
-    source = load(
-        spec.data.train,
-        datasets_dir=places.datasets_dir,
-        cache_dir=places.cache_dir,
-        uploads=places.uploads,
-        columns=spec.data.columns,
-        max_samples=spec.data.max_samples,
-        allow_missing=fills_missing(spec.data.preprocess),
-    )
+    source = load_part(spec.data, spec.data.train, "train", places)
     rows = np.arange(min(ROWS, len(source)))
     if any(step.type in CHANGES_WIDTH for step in spec.data.preprocess):
-        val, test = (part if isinstance(part, DataSplit) else None for part in (spec.data.val, spec.data.test))
-        rows = split(
-            len(source),
-            source.target,
-            val=val.fraction if val else None,
-            test=test.fraction if test else None,
-            seed=spec.seed or 0,
-            stratify=any(part.stratify for part in (val, test) if part),
-            groups=source.groups,
-            order=source.order,
-        ).train
+        rows = divide(spec.data, source, spec.seed or 0).train
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's remarks about so few rows
         return len(Preprocessor.fit(spec.data.preprocess, source, rows).feature_names)
