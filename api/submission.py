@@ -15,6 +15,7 @@ from core import spec as specs
 from core.db import jobs
 from core.db.tables import Job
 from core.errors import ChildFailed, Issue, Malformed, SpecInvalid
+from core.faults import hit
 from core.messages import DatasetFile
 from core.spec import JobSpec
 from core.spec.decode import decode
@@ -98,7 +99,7 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
         new = replace(new, resolved_spec=report["resolved_spec"])
     job, is_new = await run_in_threadpool(_create, svc, new)
     if is_new:
-        await run_in_threadpool(svc.ring, job)
+        await run_in_threadpool(_ring, svc, job)
     return job, is_new
 
 
@@ -143,4 +144,12 @@ def _replay(svc: Services, new: jobs.NewJob) -> Job | None:
 
 def _create(svc: Services, new: jobs.NewJob) -> tuple[Job, bool]:
     with svc.database.session_scope() as session:
-        return jobs.create(session, new)
+        created = jobs.create(session, new)
+        hit("post.written")
+    hit("post.committed")
+    return created
+
+
+def _ring(svc: Services, job: Job) -> None:
+    svc.ring(job)
+    hit("post.rung")

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from celery import Celery
 
+from core.faults import hit
 from core.settings import Settings
 
 TASK = "epochd.train"
@@ -60,7 +61,9 @@ class Doorbell(Celery):
 
     def _send(self, queue_name: str, job_id: str) -> bool:
         try:
+            hit("ring.sending")
             self.send_task(TASK, args=[job_id], queue=queue_name, retry=False, ignore_result=True)
+            hit("ring.sent")
         except Exception as error:  # noqa: BLE001 - whatever a broken broker raises, the job is in the database
             log.warning("doorbell.not_rung", job_id=job_id, queue=queue_name, error=type(error).__name__)
             self._silent_until = time.monotonic() + PAUSE_SECONDS

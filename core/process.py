@@ -28,6 +28,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from core import faults
 from core.capped_log import CappedLog
 from core.channel import Channel, encode
 from core.child import Child, Exit, Limits, describe
@@ -41,7 +42,7 @@ NAMED_VARIABLES = (
     "OMP_NUM_THREADS", "OMP_PROC_BIND", "MKL_NUM_THREADS", "MKL_CBWR", "CUDA_HOME", "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
     "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR",
-    "TRITON_CACHE_DIR", "XDG_CACHE_HOME", "CC", "CXX",
+    "TRITON_CACHE_DIR", "XDG_CACHE_HOME", "CC", "CXX", faults.VARIABLE,
 )  # fmt: skip
 """What a template takes over from its owner's environment."""
 FORCED_VARIABLES = {

@@ -16,6 +16,7 @@ from core.db import leases, workers
 from core.db.claims import waiting
 from core.db.workers import Announcement
 from core.errors import DatabaseAway
+from core.faults import hit
 from worker.site import Site
 from worker.slots import Slots
 
@@ -116,7 +117,10 @@ class Housekeeping:
     def _reap(self) -> None:
         with self._site.database.session_scope() as session:
             lost = leases.reap(session)
+            if lost:
+                hit("reap.written")
         if lost:
+            hit("reap.committed")
             log.warning("housekeeping.reaped", job_ids=lost)
 
     def _ring_again(self) -> None:

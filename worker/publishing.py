@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.db import leases
 from core.db.leases import Claim
+from core.faults import hit
 from core.messages import Publish
 from worker.folder import AttemptFolder
 
@@ -45,6 +46,7 @@ class Publisher:
         self._decisions += message.decisions
         if not self._folder.hold(message.checkpoint):
             return False
+        hit("publish.held")
         rows, decisions = self._rows.copy(), self._decisions.copy()
         self._rows.clear()
         self._decisions.clear()
@@ -64,6 +66,7 @@ class Publisher:
         first = self._waiting[0]
         first.was_tried = True
         self._folder.store(first.newest.checkpoint)
+        hit("publish.stored")
 
     def write(self, session: Session) -> None:
         """Publish the first that waits.
@@ -85,8 +88,10 @@ class Publisher:
             progress=None if newest.progress is None else newest.progress.model_dump(exclude={"type"}),
             active_seconds=newest.active_seconds,
         )
+        hit("publish.written")
 
     def written(self) -> None:
         """Forget the first that waited: it is committed."""
+        hit("publish.committed")
         newest = self._waiting.pop(0).newest
         self._folder.published(newest.checkpoint, None if newest.best is None else newest.best.get("epoch"))

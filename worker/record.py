@@ -11,6 +11,7 @@ from core.db import leases
 from core.db.endings import AttemptEnd
 from core.db.leases import ArtifactFile, Claim
 from core.db.states import Desired, TerminalState
+from core.faults import Point, hit
 from core.messages import Done, Failed, Progress, Publish, Stage, Started
 from core.process import Exit
 from worker.folder import AttemptFolder, sweep
@@ -93,9 +94,10 @@ class Record:
                 pid=self._pid,
                 device=self._device,
             )
+            hit("start.written")
 
         log.info("attempt.started", from_epoch=started.from_epoch, device=self._device)
-        self._ledger.add(Entry(write))
+        self._ledger.add(Entry(write, after=lambda: hit("start.committed")))
 
     def publish(self, publication: Publish) -> None:
         """Make finished epochs visible, set together with their checkpoint."""
@@ -126,6 +128,7 @@ class Record:
             )
             for file in done.artifacts
         ]
+        hit("artifacts.stored")
 
     def _kept_alive(self, action: Callable[[], None]) -> Callable[[], None]:
         """Return the action with heartbeats beside it, for bringing files to a storage elsewhere may take minutes."""
@@ -142,8 +145,9 @@ class Record:
 
         def write(session: Session) -> None:
             self._state = leases.pause(session, self._claim.job_id, self._claim.fence, end=self._end(how))
+            hit("pause.written")
 
-        self._ledger.add(Entry(write, after=self._ended))
+        self._ledger.add(Entry(write, after=lambda: self._ended("pause.committed")))
 
     def fail(self, failure: Failure, how: Exit | None, failed: Failed | None = None) -> None:
         """End the job, or have it tried again, as the failure says."""
@@ -188,8 +192,9 @@ class Record:
                 end=end,
                 counts_as=None if failure is None else failure.counts_as,
             )
+            hit("requeue.written")
 
-        self._ledger.add(Entry(write, after=self._ended))
+        self._ledger.add(Entry(write, after=lambda: self._ended("requeue.committed")))
 
     def _finish(
         self,
@@ -211,10 +216,12 @@ class Record:
                 **fields,
             )
             self._state = state
+            hit("finish.written")
 
-        self._ledger.add(Entry(write, after=self._ended))
+        self._ledger.add(Entry(write, after=lambda: self._ended("finish.committed")))
 
-    def _ended(self) -> None:
+    def _ended(self, point: Point) -> None:
+        hit(point)
         log.info("attempt.ended", state=self._state)
         if self._state == "queued":
             self._site.ringing.ring(self._claim.queue, self._claim.job_id)
@@ -248,8 +255,10 @@ class Record:
                 progress=_as_json(telling[1]),
                 stage=telling[0],
             )
+            hit("heartbeat.written")
 
         if self._ledger.attempt(beat):
+            hit("heartbeat.committed")
             self._beat_at = time.monotonic()
             self._told = telling
 

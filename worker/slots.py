@@ -9,6 +9,7 @@ import structlog
 
 from core.db import leases
 from core.errors import ChildFailed, DatabaseAway
+from core.faults import hit
 from worker.site import Site
 from worker.supervisor import Supervisor
 
@@ -47,8 +48,10 @@ class Slots:
                     host=self._site.host,
                     lease_seconds=self._site.settings.lease_seconds,
                 )
-            if claim is None:
-                return False
+                if claim is None:
+                    return False
+                hit("claim.written")
+            hit("claim.committed")
             self._carry(claim)
             return True
 

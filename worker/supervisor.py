@@ -18,6 +18,7 @@ import structlog
 
 from core.db.leases import Claim
 from core.errors import ChildFailed, DatabaseAway, NotFound, OwnershipLost
+from core.faults import hit
 from core.messages import Done, Failed, Progress, Publish, StageChanged, Started, Stopped, from_trainer
 from core.process import Child, Exit, Limits
 from worker.devices import Assignment
@@ -76,6 +77,7 @@ class Supervisor:
             self._record.fail(_not_started(error), None)
             return
         with child:
+            hit("child.started")
             self._record.begin(child.pid, assignment.label)
             stopping = Stopping(child, self._site.settings.stop_grace_seconds)
             how = self._watch(child, stopping)
@@ -101,6 +103,7 @@ class Supervisor:
             file_bytes=settings.max_file_bytes,
             log_bytes=settings.max_log_bytes,
         )
+        hit("child.starting")
         return site.template.spawn(
             site.trainer, order, limits=limits, log=self._folder.log, cwd=self._folder.path, env=assignment.env
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from core.faults import hit
 from core.messages import CheckpointRef
 
 FORMAT = 1
@@ -26,8 +27,11 @@ def write_durably(path: Path, data: bytes | memoryview) -> str:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            hit("checkpoint.written")
             os.fsync(file.fileno())
+        hit("checkpoint.synced")
         temporary.replace(path)
+        hit("checkpoint.renamed")
     except OSError:
         temporary.unlink(missing_ok=True)  # half a file on a full disk helps nobody
         raise

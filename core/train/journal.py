@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from core.faults import hit
 from core.messages import Progress, Publish
 from core.spec.job import CheckpointEvery
 from core.train.roles import CheckpointStore, MetricSink
@@ -77,6 +78,8 @@ class Journal:
         """
         if epoch < self.known_epochs:
             return
+        if self.rows:
+            hit("epoch.finished")
         checkpoint = self.store.save(state, epoch=epoch, step=progress.step)
         self.saved_at = self.clock()
         rows, decisions = list(self.rows), list(self.decisions)
@@ -92,6 +95,7 @@ class Journal:
                 active_seconds=active_seconds,
             )
         )
+        hit("checkpoint.told")
 
 
 def with_finite_numbers(row: Row) -> Row:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import SpecInvalid
+from core.faults import hit
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
 from core.spec import parse_object
 from core.spec.job import JobSpec
@@ -41,7 +42,9 @@ def main(channel: Channel, request: dict[str, Any]) -> None:
     watch = Watch(pipe, pipe, earlier_seconds=order.active_seconds, limit_seconds=limit)
     attempt = Attempt(order, pipe, watch)
     try:
-        pipe.send(attempt.run())
+        last = attempt.run()
+        hit("trainer.done")
+        pipe.send(last)
     except SupervisorGoneError:
         sys.stdout.flush()
         os._exit(1)  # nobody waits for an answer; threads of torch may be busy
@@ -66,6 +69,7 @@ class Attempt:
             return self._failed(error)
 
     def _train(self) -> Done | Failed:
+        hit("trainer.entered")
         order = self.order
         spec, resolved, warnings, summary = self._plan()
         seed = spec.seed if spec.seed is not None else 0
@@ -103,6 +107,7 @@ class Attempt:
         self.pipe.send(
             Started(resolved_spec=resolved, numerics=fingerprint, from_epoch=trainer.at.epoch, warnings=warnings)
         )
+        hit("trainer.loaded")
         stop_reason = fit(trainer)
         return finish(
             trainer,
