@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.errors import Issue, SpecInvalid
-from core.spec import components, rules, structure
+from core.spec import components, graph, rules, structure
 from core.spec.decode import check_plain, decode
 from core.spec.job import JobSpec
 
@@ -42,6 +42,8 @@ def _validate(body: Any) -> JobSpec:
     except ValidationError as error:
         raise SpecInvalid(_selected(chain(structure.issues_of(error, body), components.check(body)))) from error
     if issues := _selected(chain(rules.violations(spec), components.check(body))):
+        raise SpecInvalid(issues)
+    if spec.model.type == "Graph" and (issues := _selected(graph.violations(spec.model))):
         raise SpecInvalid(issues)
     return spec
 

@@ -6,11 +6,19 @@ from typing import Any
 
 from torch import nn
 
+from core.spec.graph import order
 from core.spec.job import Component
+from core.train.build.layers import Add, Concatenate, Graph, LastTimestep, Multiply, Parallel, Residual, Sequence
 from core.train.components import component_of, torch_arguments
-from core.train.build.layers import LastTimestep, Parallel, Residual, Sequence
 
 Layers = Items[str | Mapping[str, Any]]
+OURS: dict[str, type[nn.Module]] = {
+    "ext.LastTimestep": LastTimestep,
+    "ext.Add": Add,
+    "ext.Multiply": Multiply,
+    "ext.Concatenate": Concatenate,
+}
+"""Layers of our own whose arguments are plain values."""
 
 
 def layer(value: Component | str | Mapping[str, Any]) -> nn.Module:
@@ -28,8 +36,8 @@ def layer(value: Component | str | Mapping[str, Any]) -> nn.Module:
             return Residual(map(layer, arguments["layers"]), map(layer, arguments.get("shortcut") or ()))
         case "ext.Parallel":
             return Parallel(map(branch, arguments["branches"]))
-        case "ext.LastTimestep":
-            return LastTimestep()
+        case "ext.LastTimestep" | "ext.Add" | "ext.Multiply" | "ext.Concatenate":
+            return OURS[component.type](**arguments)
         case name:
             return getattr(nn, name)(**_with_modules(torch_arguments(arguments)))
 
@@ -37,6 +45,22 @@ def layer(value: Component | str | Mapping[str, Any]) -> nn.Module:
 def sequence(layers: Layers) -> Sequence:
     """Build layers that follow each other; parameters are called as in `nn.Sequential`: `0.weight`."""
     return Sequence(*map(layer, layers))
+
+
+def graph(arguments: Mapping[str, Any]) -> Graph:
+    """Build a graph's nodes in the order in which they were posted; parameters are called `<node>.weight`."""
+    nodes = [dict(node) for node in arguments["nodes"]]
+    return Graph(
+        [(node["name"], layer(without_wiring(node)), tuple(node["inputs"])) for node in nodes],
+        order=order(nodes),
+        source=arguments["inputs"][0],
+        output=arguments["outputs"][0],
+    )
+
+
+def without_wiring(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layer of a node."""
+    return {name: value for name, value in node.items() if name not in ("name", "inputs")}
 
 
 def branch(value: Any) -> nn.Module:

@@ -9,13 +9,18 @@ from core.errors import Issue
 from core.spec.job import Component
 from core.spec.pointer import join
 
-SEVERAL_INPUTS = frozenset({
-    "Bilinear", "CosineSimilarity", "PairwiseDistance", "MultiheadAttention", "Transformer", "TransformerDecoder",
-    "TransformerDecoderLayer", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
-})  # fmt: skip
+SEVERAL_INPUTS = {
+    "Bilinear": (2, 2), "CosineSimilarity": (2, 2), "PairwiseDistance": (2, 2), "MultiheadAttention": (1, 3),
+    "Transformer": (2, 2), "TransformerDecoder": (2, 2), "TransformerDecoderLayer": (2, 2), "ext.Add": (2, 100),
+    "ext.Multiply": (2, 100), "ext.Concatenate": (2, 100),
+}  # fmt: skip
+"""The least and the most inputs of a graph's node. MultiheadAttention of one attends to itself, of two takes the second
+for keys and values."""
 RECURRENT = ("RNN", "LSTM", "GRU")
 OF_SEQUENCES = (*RECURRENT, "TransformerEncoderLayer", "TransformerEncoder")
 """Without `batch_first` these take dimension 0 for time; here it is always the batch."""
+ATTENDING = ("MultiheadAttention", "Transformer", "TransformerDecoderLayer")
+"""The same, of several inputs."""
 CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 _SPATIAL = re.compile(
     r"^(Conv|ConvTranspose|MaxPool|AvgPool|AdaptiveAvgPool|AdaptiveMaxPool|LPPool|FractionalMaxPool|BatchNorm|"
@@ -48,10 +53,6 @@ def dimensions(kind: str) -> tuple[int, ...] | None:
 def unmet(component: Component, pointer: str, x: Tensor) -> Iterator[Issue]:
     """Say why a layer cannot take `x`, or would take it for something else."""
     kind = component.type
-    if kind in SEVERAL_INPUTS:
-        hint = "Use TransformerEncoderLayer, which attends to its own input." if kind == "MultiheadAttention" else None
-        yield Issue(pointer, "several_inputs", f"{kind} takes several inputs; layers in a row hand on one.", hint)
-        return
     allowed = dimensions(kind)
     if allowed is not None and x.ndim not in allowed:
         yield _wrong_dimensions(kind, pointer, x, allowed)
@@ -60,9 +61,30 @@ def unmet(component: Component, pointer: str, x: Tensor) -> Iterator[Issue]:
         yield Issue(pointer, "not_integers", f"{kind} looks up integers; what comes in are numbers ({x.dtype}).", hint)
 
 
+def in_a_row(kind: str, pointer: str) -> Issue | None:
+    """Say that a layer takes more than the one before it hands on, where it does."""
+    if kind not in SEVERAL_INPUTS:
+        return None
+    hint = "A Graph's nodes may take several."
+    if kind == "MultiheadAttention":
+        hint = "Use TransformerEncoderLayer, which attends to its own input, or a Graph, whose nodes may take several."
+    return Issue(pointer, "several_inputs", f"{kind} takes several inputs; layers in a row hand on one.", hint)
+
+
+def at_a_node(kind: str, pointer: str, inputs: int) -> Issue | None:
+    """Say that a graph's node has too few or too many inputs for its layer, where it has."""
+    least, most = SEVERAL_INPUTS.get(kind, (1, 1))
+    if least <= inputs <= most:
+        return None
+    words = f"{least}" if least == most else f"at least {least}" if most > 3 else f"{least} to {most}"
+    hint = "Join them by a node of ext.Concatenate, ext.Add or ext.Multiply before it." if most == 1 else None
+    detail = f"{kind} takes {words} input{'s' if words != '1' else ''}; this node has {inputs}."
+    return Issue(join(pointer, "inputs"), "number_of_inputs", detail, hint)
+
+
 def batch_is_time(component: Component, pointer: str) -> Issue | None:
     """Say that a layer would mix the samples of a batch, where it would."""
-    if component.type not in OF_SEQUENCES[:-1] or component.arguments.get("batch_first") is True:
+    if component.type not in (*OF_SEQUENCES[:-1], *ATTENDING) or component.arguments.get("batch_first") is True:
         return None
     at = join(pointer, "batch_first")
     detail = f"{component.type} without batch_first takes the batch for time and would mix samples."

@@ -7,7 +7,7 @@ reported and the walk goes on with the right one, so that one request shows all 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,13 +15,22 @@ from torch import Tensor, nn
 
 from core.errors import Issue
 from core.spec import catalog
+from core.spec.graph import NODES, order
 from core.spec.job import Component
 from core.spec.pointer import join
 from core.train.build import construct
-from core.train.components import as_json, component_of, condensed, refused, torch_arguments
-from core.train.build.expectations import RECURRENT, batch_is_time, sample_shape, unmet
+from core.train.build.expectations import (
+    RECURRENT,
+    SEVERAL_INPUTS,
+    at_a_node,
+    batch_is_time,
+    in_a_row,
+    sample_shape,
+    unmet,
+)
 from core.train.build.flops import of_module
-from core.train.build.layers import first
+from core.train.build.layers import call
+from core.train.components import as_json, component_of, condensed, refused, torch_arguments
 
 BATCH = 2
 """Samples of the fake batch; the least with which BatchNorm trains."""
@@ -138,9 +147,37 @@ class Walk:
             raise self._broken(Issue(pointer, "unequal_branches", detail)) from error
         return {"type": component.type, "branches": branches}, joined
 
-    def _leaf(self, component: Component, pointer: str, x: Tensor) -> tuple[dict[str, Any], Tensor]:
+    def graph(self, component: Component, x: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Walk a graph's nodes, each after all that it takes; return it with all sizes, and what comes out."""
+        arguments = component.arguments
+        nodes = [dict(node) for node in arguments["nodes"]]
+        values = {arguments["inputs"][0]: x}
+        for place in order(nodes):
+            node = nodes[place]
+            layer = component_of(construct.without_wiring(node))
+            body, output = self._node(layer, join(NODES, place), [values[name] for name in node["inputs"]])
+            values[node["name"]] = output
+            nodes[place] = {"name": node["name"], "inputs": list(node["inputs"]), **body}
+        return {**as_json(component), "nodes": nodes}, values[arguments["outputs"][0]]
+
+    def _node(self, layer: Component, pointer: str, inputs: list[Tensor]) -> tuple[dict[str, Any], Tensor]:
+        known = len(self.issues)
+        try:
+            if len(inputs) == 1 and layer.type not in SEVERAL_INPUTS:
+                return self.layer(layer, pointer, inputs[0])
+            return self._leaf(layer, pointer, *inputs, is_node=True)
+        finally:
+            self.issues[known:] = [_for_a_node(issue, pointer) for issue in self.issues[known:]]
+
+    def _leaf(
+        self, component: Component, pointer: str, x: Tensor, *others: Tensor, is_node: bool = False
+    ) -> tuple[dict[str, Any], Tensor]:
         posted = component
-        body, x = self._sized(component, pointer, x)
+        kind = component.type
+        wrong = at_a_node(kind, pointer, 1 + len(others)) if is_node else in_a_row(kind, pointer)
+        if wrong is not None:
+            raise self._broken(wrong)
+        body, x = self._sized(component, pointer, x, *others)
         component = component_of(body)
         for issue in unmet(component, pointer, x):
             raise self._broken(issue)
@@ -148,14 +185,14 @@ class Walk:
             self.issues.append(mixed)
             component = component_of(body := {**body, "batch_first": True})
         module = self._module(component, pointer, posted)
-        output = self._output(module, component, pointer, x)
+        output = self._output(module, component, pointer, [x, *others])
         count = sum(parameter.numel() for parameter in module.parameters())
         flops = of_module(module, x, output)
         arguments = torch_arguments(component.arguments)
         self.rows.append(Row(pointer, component.type, sample_shape(x), sample_shape(output), count, flops, arguments))
         return body, output
 
-    def _sized(self, component: Component, pointer: str, x: Tensor) -> tuple[dict[str, Any], Tensor]:
+    def _sized(self, component: Component, pointer: str, x: Tensor, *others: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Fill in and compare the sizes that follow from `x`, in nested layers too."""
         body = as_json(component)
         entry = catalog.find("layers", component.type)
@@ -169,7 +206,7 @@ class Walk:
                     self.issues.append(issue)
                     actual = _size(name, None, x)
                 body[name] = actual
-        return body, x
+        return {**body, **_of_others(component, others)}, x
 
     def _nested(self, component: Component, pointer: str, x: Tensor) -> dict[str, Any]:
         body, _ = self._sized(component, pointer, x)
@@ -184,14 +221,16 @@ class Walk:
         except COMPLAINTS as error:
             raise self._broken(refused(error, posted, pointer)) from error
 
-    def _output(self, module: nn.Module, component: Component, pointer: str, x: Tensor) -> Tensor:
+    def _output(self, module: nn.Module, component: Component, pointer: str, inputs: list[Tensor]) -> Tensor:
+        x = inputs[0]
         if component.type in RECURRENT:  # the meta kernels of these go through time step by step
             width = getattr(module, "proj_size", 0) or int(component.arguments["hidden_size"])
             return x.new_empty((*x.shape[:2], width * (2 if component.arguments.get("bidirectional") else 1)))
         try:
-            output = first(module(x))
+            output = call(module, inputs)
         except COMPLAINTS as error:
-            detail = f"{component.type} cannot take samples of shape {sample_shape(x)}: {condensed(error).rstrip('.')}."
+            shapes = " and ".join(str(sample_shape(one)) for one in inputs)
+            detail = f"{component.type} cannot take samples of shape {shapes}: {condensed(error).rstrip('.')}."
             raise self._broken(Issue(pointer, "layer_refuses", detail)) from error
         if output.shape != (BATCH,) and output.shape[:1] != x.shape[:1]:  # [B] is for the loss to judge
             detail = f"{component.type} joins the samples of a batch: dimension 0 is the batch, samples begin at 1."
@@ -211,6 +250,22 @@ def _size(name: str, given: Any, x: Tensor) -> Any:
         trailing = list(x.shape[-len(given) :]) if isinstance(given, list) and 0 < len(given) < x.ndim else None
         return x.shape[-1] if trailing is None else trailing
     return x.shape[-1]
+
+
+def _of_others(component: Component, others: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Return the sizes that follow from a node's second and third input."""
+    widths = [other.shape[-1] for other in others]
+    if component.type == "Bilinear":
+        return {"in2_features": widths[0]}
+    if component.type == "MultiheadAttention" and widths:
+        return {"kdim": widths[0], "vdim": widths[-1]}
+    return {}
+
+
+def _for_a_node(issue: Issue, pointer: str) -> Issue:
+    """Leave out a fix that puts a layer before the node: a node has a name and inputs."""
+    is_layer = any(step["op"] == "add" and step["path"] == pointer for step in issue.fix or ())
+    return replace(issue, fix=None) if is_layer else issue
 
 
 def _mismatch(kind: str, name: str, given: Any, pointer: str, x: Tensor) -> tuple[Issue, Tensor]:

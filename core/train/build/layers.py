@@ -1,6 +1,7 @@
 """Layers that torch writes as code: sequences that follow recurrent layers, shortcuts, branches, the last step."""
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -54,6 +55,70 @@ class Parallel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return all branches' outputs as one."""
         return torch.cat([first(branch(x)) for branch in self.branches], dim=1)
+
+
+class Add(nn.Module):
+    """The sum of a graph node's inputs, broadcast as torch does."""
+
+    @override
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Add all inputs, from left to right."""
+        return reduce(torch.add, inputs)
+
+
+class Multiply(nn.Module):
+    """The product of a graph node's inputs, element by element, broadcast as torch does."""
+
+    @override
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Multiply all inputs, from left to right."""
+        return reduce(torch.mul, inputs)
+
+
+class Concatenate(nn.Module):
+    """A graph node's inputs one after the other along `dim`."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @override
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Join all inputs, which may differ in `dim` only."""
+        return torch.cat(inputs, dim=self.dim)
+
+
+class Graph(nn.ModuleDict):
+    """Layers with named inputs and outputs; parameters are called by their node: `fc1.weight`.
+
+    Args:
+        nodes: name, layer and names of what it takes, in the order in which they were posted.
+        order: places in `nodes`, each after all that it takes.
+        source: name of what comes in.
+        output: name of the node whose output is the graph's.
+    """
+
+    def __init__(
+        self, nodes: list[tuple[str, nn.Module, tuple[str, ...]]], *, order: list[int], source: str, output: str
+    ) -> None:
+        super().__init__({name: module for name, module, _ in nodes})
+        self._source, self._output = source, output
+        self._plan = [(name, names) for name, _, names in (nodes[place] for place in order)]
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Send `x` through all nodes."""
+        values = {self._source: x}
+        for name, names in self._plan:
+            values[name] = call(self[name], [values[taken] for taken in names])
+        return values[self._output]
+
+
+def call(module: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """Let a node's layer compute; attention takes its last input for those that are not given."""
+    if isinstance(module, nn.MultiheadAttention):
+        inputs = [*inputs, *[inputs[-1]] * (3 - len(inputs))]
+    return first(module(*inputs))
 
 
 class LastTimestep(nn.Module):

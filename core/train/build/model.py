@@ -13,8 +13,8 @@ from core.spec.job import Component, JobSpec
 from core.spec.nearest import nearest
 from core.spec.pointer import join
 from core.train.build import construct, vision
-from core.train.components import component_of, refused, torch_arguments
 from core.train.build.inference import BATCH, COMPLAINTS, Broken, Row, Walk, on_meta
+from core.train.components import component_of, refused, torch_arguments
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Layers whose weights are scales: `weight_init` and `bias_init` leave them as torch makes them."""
@@ -54,7 +54,7 @@ def infer(
                 body, module, output = vision.walk(component, x, walked, outputs=outputs)
             else:
                 body, output = _walk_layers(component, x, walked)
-                module = construct.sequence(body["layers"])
+                module = _written_out(component.type, body)
         except Broken:
             return Inferred(component.model_dump(mode="json"), walked.rows, walked.issues, None, None)
         walked.issues.extend(_initialisers(component, module))
@@ -87,7 +87,7 @@ def model(spec: JobSpec, sample_shape: tuple[int, ...], *, classes: int | None =
             vision.load_weights(module, component)
             vision.put_replacements(module, component.arguments.get("replace") or {})
         else:
-            module = construct.sequence(component.arguments["layers"])
+            module = _written_out(component.type, component.arguments)
         initialise(module, component.arguments)
     freeze(module, component.arguments.get("freeze") or ())
     return module
@@ -157,15 +157,24 @@ def _unknown(module: nn.Module, name: str, pointer: str) -> Issue:
 
 
 def _walk_layers(component: Component, x: Tensor, walked: Walk) -> tuple[dict[str, Any], Tensor]:
-    if component.type != "Sequential":
-        detail = f"{component.type} is not available yet."
-        hint = "Sequential with ext.Residual and ext.Parallel says most of it; or a torchvision model."
-        walked.issues.append(Issue("/model/type", "not_available", detail, hint))
-        raise Broken(detail)
+    if component.type == "Graph":
+        return walked.graph(component, x)
     layers, output = walked.layers(component.arguments["layers"], "/model/layers", x)
     return {**component.model_dump(mode="json"), "layers": layers}, output
 
 
+def _written_out(kind: str, arguments: Mapping[str, Any]) -> nn.Module:
+    return construct.graph(arguments) if kind == "Graph" else construct.sequence(arguments["layers"])
+
+
 def _dtype_for(component: Component) -> torch.dtype:
-    layers = component.arguments.get("layers") or ("",)
-    return torch.int64 if component_of(layers[0]).type.startswith("Embedding") else torch.float32
+    return torch.int64 if looks_up(component) else torch.float32
+
+
+def looks_up(model: Component) -> bool:
+    """Whether what comes into the model is integers that its first layer looks up."""
+    arguments = model.arguments
+    layers = list(arguments.get("layers") or ())[:1]
+    if model.type == "Graph":
+        layers = [node for node in arguments["nodes"] if arguments["inputs"][0] in node["inputs"]]
+    return any(component_of(layer).type.startswith("Embedding") for layer in layers)

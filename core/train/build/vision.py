@@ -16,11 +16,11 @@ from core.spec.job import Component
 from core.spec.nearest import nearest
 from core.spec.pointer import join
 from core.train.build import construct
-from core.train.components import component_of, condensed, refused, torch_arguments
 from core.train.build.expectations import sample_shape
 from core.train.build.flops import of_module
 from core.train.build.inference import COMPLAINTS, Broken, Row, Walk
 from core.train.build.layers import first
+from core.train.components import component_of, condensed, refused, torch_arguments
 
 PREFIX = "torchvision."
 OURS = ("num_classes", "weights", "replace", "freeze", "weight_init", "bias_init")

@@ -62,6 +62,11 @@ def layers() -> dict[str, Body]:
     return {
         "ext.Residual": _entry("`shortcut(x) + layers(x)`", layers=some, shortcut=parameter({**LAYERS})),
         "ext.Parallel": _entry("Branches over the same input, joined along the channels", branches=branches),
+        "ext.Add": _entry("The sum of a graph node's inputs"),
+        "ext.Multiply": _entry("The product of a graph node's inputs, element by element"),
+        "ext.Concatenate": _entry(
+            "A graph node's inputs one after the other along `dim`", dim=parameter({"type": "integer"}, default=1)
+        ),
         "ext.LastTimestep": _entry("The last step of a sequence, also of a recurrent layer's output"),
     }
 

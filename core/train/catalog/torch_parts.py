@@ -14,7 +14,7 @@ from core.train.catalog.signatures import Body, entry, parameter, refusal
 
 INFERRED = frozenset({
     "in_features", "in_channels", "num_features", "num_channels", "input_size", "normalized_shape", "embed_dim",
-    "d_model",
+    "d_model", "in1_features", "in2_features",
 })  # fmt: skip
 """Sizes that equal the last (or channel) dimension of what comes in."""
 
@@ -35,6 +35,7 @@ _LAZY = "sizes that are left out are inferred anyway"
 _NO_CALLABLE = "it takes a Python function, which JSON cannot express"
 _HOLDS = "it is a container for Python code, not a layer"
 _BASE = "it is a base class"
+_INDICES = "it takes the indices of a pooling layer, which layers do not hand on"
 _REFUSED_LAYERS: dict[str, tuple[str, str | None]] = {
     "Module": (_BASE, None),
     "Container": (_HOLDS, "Sequential"),
@@ -46,6 +47,7 @@ _REFUSED_LAYERS: dict[str, tuple[str, str | None]] = {
     "RNNCellBase": (_BASE, "RNNCell"),
     "DataParallel": ("several GPUs are asked for with `execution.gpus`", None),
     "SyncBatchNorm": ("it needs a process group", "BatchNorm2d"),
+    **dict.fromkeys(("MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"), (_INDICES, "Upsample")),
 }
 _MORE_INPUTS = "it takes more than the model's output and the target"
 _OWN_WEIGHTS = "it has weights of its own, which belong into the model"

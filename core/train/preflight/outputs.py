@@ -35,6 +35,8 @@ KEEPS_WIDTH = re.compile(
 )
 IN_A_ROW = re.compile(r"^/model(/layers/\d+)+$")
 """A layer that stands in no branch and in no shortcut."""
+AT_A_NODE = re.compile(r"^/model/nodes/\d+$")
+"""A graph's node; all of them are needed by the output, so the last one walked is the output itself."""
 
 
 def findings(spec: JobSpec, inferred: Inferred, job: Task) -> Iterator[Issue]:
@@ -56,7 +58,7 @@ def warnings(spec: JobSpec, inferred: Inferred) -> Iterator[Issue]:
     for pointer, term in losses_of(spec):
         if last is not None and last.type in FROM_LOGITS.get(term.type, ()):
             detail = f"{term.type} takes raw outputs and does what {last.type} does itself; twice slows learning."
-            fix = ({"op": "remove", "path": last.pointer},)
+            fix = ({"op": "remove", "path": last.pointer},) if IN_A_ROW.match(last.pointer) else None
             yield Issue(last.pointer, "doubled_softmax", detail, f"Leave {last.type} out.", fix)
         if term.type == "NLLLoss" and (last is None or last.type not in LOG_PROBABILITIES):
             detail = "NLLLoss takes logarithms of probabilities, but the model does not end in LogSoftmax."
@@ -109,7 +111,8 @@ def _where(
         return (inferred.layers[-1].pointer if inferred.layers else "/model"), None
     name = "out_features" if "Linear" in row.type or row.type == "Bilinear" else "out_channels"
     at = join(row.pointer, name)
-    can_mend = (IN_A_ROW.match(row.pointer) or row.pointer.startswith("/model/replace")) and shape is not None
+    is_alone = any(place.match(row.pointer) for place in (IN_A_ROW, AT_A_NODE))
+    can_mend = (is_alone or row.pointer.startswith("/model/replace")) and shape is not None
     return at, ({"op": "replace", "path": at, "value": wanted[0]},) if can_mend and len(wanted) == 1 else None
 
 
@@ -139,7 +142,7 @@ def _flatten(spec: JobSpec, inferred: Inferred) -> tuple[str, tuple[dict[str, An
 
 def _last(inferred: Inferred) -> Row | None:
     rows = [row for row in inferred.layers if not re.match(r"^(Identity|Flatten|.*Dropout.*)$", row.type)]
-    return rows[-1] if rows and IN_A_ROW.match(rows[-1].pointer) else None
+    return rows[-1] if rows and any(place.match(rows[-1].pointer) for place in (IN_A_ROW, AT_A_NODE)) else None
 
 
 def _not_probabilities(spec: JobSpec, inferred: Inferred) -> Iterator[Issue]:

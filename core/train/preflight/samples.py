@@ -15,7 +15,8 @@ from core.spec.job import Component, JobSpec
 from core.spec.pointer import join
 from core.train import build
 from core.train.build.inference import BATCH, COMPLAINTS
-from core.train.components import component_of, condensed, refused
+from core.train.build.model import looks_up
+from core.train.components import condensed, refused
 from core.train.preflight.data import Described
 from core.train.sets import Places, divide, load_part
 
@@ -120,7 +121,7 @@ def _unfit(part: Component, batch: Tensor, pointer: str) -> Iterator[Issue]:
 
 def _check_dtype(spec: JobSpec, batch: Tensor, name: str, *, posted: int) -> None:
     """Raise where what comes out is not what layers compute with."""
-    if batch.dtype == torch.float32 or (not batch.is_floating_point() and _looks_up(spec)):
+    if batch.dtype == torch.float32 or (not batch.is_floating_point() and looks_up(spec.model)):
         return
     pointer = join("/data/transforms", name) if posted else "/data/transforms"
     detail = f"The {name} samples reach the model as {_words(batch)}; its layers compute with float32."
@@ -131,12 +132,6 @@ def _check_dtype(spec: JobSpec, batch: Tensor, name: str, *, posted: int) -> Non
         path, whole = (join(pointer, name), [value]) if given else (pointer, {"train": [value], "eval": [value]})
         patch = {"op": "add", "path": path, "value": whole}
     raise SpecInvalid([Issue(pointer, "not_float", detail, "End with ToDtype to float32.", (patch,))])
-
-
-def _looks_up(spec: JobSpec) -> bool:
-    """Whether the first layer looks integers up."""
-    layers = spec.model.arguments.get("layers") or ("",)
-    return component_of(layers[0]).type.startswith("Embedding")
 
 
 def _differ(train: Tensor, judged: Tensor) -> Issue:

@@ -261,11 +261,11 @@ TOLD: dict[str, tuple[dict[str, Any], str, str]] = {
         "/model/replace/head",
         "unknown_module",
     ),
-    "a model that is not there yet": (
+    "a graph with too few outputs": (
         changed(DIGITS, ("replace", "/model", {"type": "Graph", "inputs": ["x"], "outputs": ["y"], "nodes": [
-            {"type": "Linear", "out_features": 10, "name": "y", "inputs": ["x"]}]})),
-        "/model/type",
-        "not_available",
+            {"type": "Linear", "out_features": 9, "name": "y", "inputs": ["x"]}]})),
+        "/model/nodes/0/out_features",
+        "outputs",
     ),
     "a group of parameters that matches nothing": (
         changed(DIGITS, ("add", "/optimizer/param_groups", [{"match": "^fc", "lr": 1.0}])),
