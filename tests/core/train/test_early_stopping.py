@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.spec.job import EarlyStopping
 from core.train.early_stopping import EarlyStopper
@@ -72,6 +74,44 @@ TABLE: list[tuple[str, str, dict[str, Any], list[float], list[tuple[bool, int, s
      [(True, 1, "improved"), (True, 0, "improved"), (False, 1, "waiting"), (True, 0, "improved")]),
     ("equal to the baseline does not beat it", "max", {"patience": 2, "baseline": 0.5}, [0.5, 0.5],
      [(True, 1, "improved"), (False, 2, "patience")]),
+    ("a baseline beaten without an improvement over best cannot be", "max", {"patience": 3, "baseline": 0.75},
+     [0.5, 0.625, 0.875, 0.75, 0.75, 0.75],
+     [(True, 1, "improved"), (True, 2, "improved"), (True, 0, "improved"), (False, 1, "waiting"),
+      (False, 2, "waiting"), (False, 3, "patience")]),
+    ("an improvement smaller than min_delta does not beat the baseline", "min",
+     {"patience": 3, "baseline": 0.5, "min_delta": 0.25}, [0.625, 0.4375, 0.25],
+     [(True, 1, "improved"), (False, 2, "waiting"), (True, 0, "improved")]),
+    ("baseline in the warm-up: nothing counts yet", "min", {"patience": 1, "baseline": 0.5, "start_from_epoch": 3},
+     [1.0, 0.75, 0.625],
+     [(True, 0, "improved"), (True, 0, "improved"), (True, 1, "patience")]),
+    ("a baseline beaten in the warm-up stays beaten", "min",
+     {"patience": 2, "baseline": 0.5, "start_from_epoch": 3}, [0.25, 0.75, 0.75, 0.125, 0.5],
+     [(True, 0, "improved"), (False, 0, "warm_up"), (False, 1, "waiting"), (True, 0, "improved"),
+      (False, 1, "waiting")]),
+    ("the threshold stops in the warm-up", "min", {"patience": 1, "start_from_epoch": 9, "stopping_threshold": 0.5},
+     [1.0, 0.5], [(True, 0, "improved"), (True, 0, "threshold")]),
+    ("divergence stops in the warm-up", "min", {"patience": 1, "start_from_epoch": 9, "divergence_threshold": 4.0},
+     [1.0, 5.0], [(True, 0, "improved"), (False, 0, "diverged")]),
+    ("NaN stops in the warm-up", "max", {"patience": 1, "start_from_epoch": 9}, [NAN], [(False, 0, "not_finite")]),
+    ("diverged goes before threshold", "max",
+     {"patience": 5, "stopping_threshold": 0.25, "divergence_threshold": 0.5}, [0.375], [(False, 0, "diverged")]),
+    ("infinity diverges where it may", "min",
+     {"patience": 5, "check_finite": False, "divergence_threshold": 4.0}, [1.0, INF],
+     [(True, 0, "improved"), (False, 0, "diverged")]),
+    ("NaN does not diverge", "min", {"patience": 2, "check_finite": False, "divergence_threshold": 4.0},
+     [1.0, NAN, NAN], [(True, 0, "improved"), (False, 1, "waiting"), (False, 2, "patience")]),
+    ("a reached threshold that is no improvement over best", "min",
+     {"patience": 5, "stopping_threshold": 0.5, "min_delta": 0.5}, [0.75, 0.5],
+     [(True, 0, "improved"), (False, 0, "threshold")]),
+    ("a relative delta shrinks with the best", "min", {"patience": 1, "min_delta": 0.5, "min_delta_mode": "rel"},
+     [8.0, 3.0, 1.0, 0.5], [(True, 0, "improved"), (True, 0, "improved"), (True, 0, "improved"),
+                            (False, 1, "patience")]),
+    ("a loss below zero with an absolute delta", "min", {"patience": 1, "min_delta": 1.0}, [-1.0, -2.5, -3.5],
+     [(True, 0, "improved"), (True, 0, "improved"), (False, 1, "patience")]),
+    ("only NaN without check_finite never has a best", "max", {"patience": 3, "check_finite": False},
+     [NAN, INF, -INF], [(False, 1, "waiting"), (False, 2, "waiting"), (False, 3, "patience")]),
+    ("patience starts at start_from_epoch itself", "max", {"patience": 2, "start_from_epoch": 2}, [0.5, 0.25, 0.25],
+     [(True, 0, "improved"), (False, 1, "waiting"), (False, 2, "patience")]),
 ]  # fmt: skip
 
 
@@ -128,3 +168,52 @@ def test_a_stopper_that_was_saved_and_loaded_goes_on_the_same(cut: int) -> None:
     second.load_state_dict(first.state_dict())
     found += [second.check(value, epoch) for epoch, value in enumerate(values[cut:], start=cut + 1)]
     assert found == expected
+
+
+def as_written(spec: EarlyStopping, mode: str, values: list[float]) -> list[tuple[bool, int, str]]:
+    """Follow docs/spec.md's rules 1 to 6 word by word: (improved, wait, action) of every check until the stop."""
+    sign = 1 if mode == "max" else -1
+    best, wait, is_beaten, told = None, 0, spec.baseline is None, list[tuple[bool, int, str]]()
+    for epoch, value in enumerate(values, start=1):
+        delta = spec.min_delta * (abs(best) if spec.min_delta_mode == "rel" and best is not None else 1)
+        improved = math.isfinite(value) and (best is None or sign * value > sign * best + delta)
+        diverged = spec.divergence_threshold is not None and sign * value < sign * spec.divergence_threshold
+        if (spec.check_finite and not math.isfinite(value)) or diverged:
+            return [*told, (improved and not diverged, wait, "stop")]
+        best = value if improved else best
+        reached = spec.stopping_threshold is not None and sign * value >= sign * spec.stopping_threshold
+        if reached and math.isfinite(value):
+            return [*told, (improved, wait, "stop")]
+        is_beaten = is_beaten or (improved and sign * value > sign * (spec.baseline or 0))
+        counts = not (improved and is_beaten)
+        wait = (wait + (epoch >= spec.start_from_epoch)) if counts else 0
+        told.append((improved, wait, "stop" if counts and wait >= spec.patience else "continue"))
+        if told[-1][2] == "stop":
+            return told
+    return told
+
+
+SMALL = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 2.0])
+SPECS = st.builds(
+    EarlyStopping,
+    patience=st.integers(1, 4),
+    min_delta=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    min_delta_mode=st.sampled_from(["abs", "rel"]),
+    start_from_epoch=st.integers(0, 5),
+    baseline=st.none() | SMALL,
+    stopping_threshold=st.none() | SMALL,
+    divergence_threshold=st.none() | SMALL,
+    check_finite=st.booleans(),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(spec=SPECS, mode=st.sampled_from(["min", "max"]), values=st.lists(SMALL | st.sampled_from([NAN, INF, -INF])))
+def test_any_sequence_decides_as_the_rules_are_written(spec: EarlyStopping, mode: Any, values: list[float]) -> None:
+    stopper, found = EarlyStopper(spec, mode), list[tuple[bool, int, str]]()
+    for epoch, value in enumerate(values, start=1):
+        check = stopper.check(value, epoch)
+        found.append((check.improved, check.wait, check.action))
+        if check.action == "stop":
+            break
+    assert found == as_written(spec, mode, values)
