@@ -15,6 +15,8 @@
     ├── TooManyRequests         429
     ├── DatabaseAway            503  the database does not answer
     ├── SchemaNewer             503  the database was migrated by a newer epochd
+    ├── SchemaInUse             503  a migration would break programs that still run
+    ├── StorageFull             507  no space left for a file
     ├── OwnershipLost                another worker owns the job now: stop at once
     └── ChildFailed                  an isolated process died, hung or broke its limits
 
@@ -156,6 +158,18 @@ class SchemaNewer(EpochdError):
     """The database was migrated by a newer version of epochd; install that version or a newer one."""
 
     slug, status, title = "schema-newer", 503, "Database newer than this program"
+
+
+class StorageFull(EpochdError):
+    """A disk of the service is full; the same request works once there is space."""
+
+    slug, status, title = "storage-full", 507, "No space left"
+
+
+class SchemaInUse(EpochdError):
+    """A migration changes what running programs of an older epochd use; stop them first."""
+
+    slug, status, title = "schema-in-use", 503, "Older programs still use the database"
 
 
 class OwnershipLost(EpochdError):

@@ -11,6 +11,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+# Whether programs of the revision before can go on beside it: still read and write every row (core.db.migrate).
+is_compatible = False
 
 
 def upgrade() -> None:

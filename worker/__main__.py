@@ -20,7 +20,7 @@ from core import ids
 from core.db import migrate
 from core.db.engine import Database
 from core.db.workers import Announcement
-from core.errors import ChildFailed, DatabaseAway
+from core.errors import ChildFailed, DatabaseAway, SchemaInUse, SchemaNewer
 from core.process import Template
 from core.settings import Settings, load_settings
 from core.storage import Storage
@@ -76,8 +76,12 @@ def main() -> int:
     settings = load_settings()
     shutdown = Shutdown()
     signals = Signals(shutdown)
-    if not _migrate(settings, shutdown, signals):
-        return 0
+    try:
+        if not _migrate(settings, shutdown, signals):
+            return 0
+    except (SchemaInUse, SchemaNewer) as refused:
+        sys.stderr.write(f"{refused.detail}\n")
+        return 1
     site = make_site(settings, shutdown)
     try:
         return _work(site, signals)

@@ -1,8 +1,16 @@
 """Bring a database to this program's tables. Safe when any number of processes start at once.
 
 One transaction holds the lock, reads where the database stands and takes every step: it comes out whole or not at all.
+
+    this program is older than the database    refused: it would fail at some statement later
+    every step to take is marked compatible    taken; workers of the revision before go on beside it
+    one of them is not                         refused while workers give signs of life, by their names
+
+A migration is compatible when it says so (`is_compatible = True` in its file): programs of the revision before can
+still read and write every row, such as after a new table, a new index, or a new column that may be null.
 """
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import StringIO
@@ -13,10 +21,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, make_url, select, text
 
+from core.db.clock import now
 from core.db.engine import away_translated, make_engine
-from core.errors import SchemaNewer
+from core.db.tables import Worker
+from core.db.workers import FRESH_SECONDS
+from core.errors import EpochdError, SchemaInUse, SchemaNewer
 from core.settings import load_settings
 
 VERSION_TABLE = "epochd_schema"
@@ -36,6 +47,7 @@ def upgrade(url: str | URL, revision: str = "head") -> None:
 
     Raises:
         DatabaseAway: the database does not answer.
+        SchemaInUse: a step is not for living workers to see.
         SchemaNewer: the database was migrated by a newer version of this program.
     """
     _make_folder(make_url(url))
@@ -44,6 +56,7 @@ def upgrade(url: str | URL, revision: str = "head") -> None:
             return
         with locked(engine) as connection:
             _refuse_newer(connection)
+            _refuse_while_used(connection, revision)
             command.upgrade(_config(connection), revision)
 
 
@@ -125,6 +138,28 @@ def _refuse_newer(connection: Connection) -> None:
         ) from error
 
 
+def _refuse_while_used(connection: Connection, target: str) -> None:
+    found = _revision(connection)
+    if found is None:
+        return
+    steps = [script for script in ScriptDirectory(str(scripts())).iterate_revisions(target, found) if script]
+    breaking = [step.revision for step in reversed(steps) if getattr(step.module, "is_compatible", False) is not True]
+    alive = _alive(connection) if breaking else []
+    if alive:
+        raise SchemaInUse(
+            f"Migration {', '.join(breaking)} changes what programs of revision {found} use, and {len(alive)} of their "
+            f"workers gave a sign of life in the last {FRESH_SECONDS:.0f} s: {'; '.join(alive)}. Stop them (at SIGTERM "
+            "they write a checkpoint and give their jobs back) and every API process, then start this again."
+        )
+
+
+def _alive(connection: Connection) -> list[str]:
+    """Describe the workers that are there, by columns of the first revision: the tables are still the old ones."""
+    columns = (Worker.name, Worker.host, Worker.version)
+    rows = connection.execute(select(*columns).where(Worker.seen_at >= now(-FRESH_SECONDS)).order_by(Worker.name))
+    return [f"{name} (host {host}, version {version})" for name, host, version in rows]
+
+
 def _config(connection: Connection) -> Config:
     config = Config(stdout=StringIO())
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
@@ -137,5 +172,15 @@ def _make_folder(url: URL) -> None:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
+def main() -> int:
+    """Migrate the operator's database; the exit status is 1 where that is refused."""
+    try:
+        upgrade(load_settings().sqlalchemy_url)
+    except EpochdError as error:
+        sys.stderr.write(f"{error.detail}\n")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":  # `python -m core.db.migrate`: the one-shot service of the compose file
-    upgrade(load_settings().sqlalchemy_url)
+    sys.exit(main())
