@@ -21,6 +21,8 @@ OF_SEQUENCES = (*RECURRENT, "TransformerEncoderLayer", "TransformerEncoder")
 """Without `batch_first` these take dimension 0 for time; here it is always the batch."""
 ATTENDING = ("MultiheadAttention", "Transformer", "TransformerDecoderLayer")
 """The same, of several inputs."""
+SOFTMAX = ("Softmax", "Softmin", "LogSoftmax")
+"""Without `dim` these take dimension 1, but of sequences dimension 0, which is the batch."""
 CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 _SPATIAL = re.compile(
     r"^(Conv|ConvTranspose|MaxPool|AvgPool|AdaptiveAvgPool|AdaptiveMaxPool|LPPool|FractionalMaxPool|BatchNorm|"
@@ -56,9 +58,23 @@ def unmet(component: Component, pointer: str, x: Tensor) -> Iterator[Issue]:
     allowed = dimensions(kind)
     if allowed is not None and x.ndim not in allowed:
         yield _wrong_dimensions(kind, pointer, x, allowed)
+    elif kind in SOFTMAX and (mixed := _mixes_samples(component, pointer, x)) is not None:
+        yield mixed
     elif kind in ("Embedding", "EmbeddingBag") and x.is_floating_point():
         hint = 'End data.transforms with {"type": "ToDtype", "dtype": "int64"}.'
         yield Issue(pointer, "not_integers", f"{kind} looks up integers; what comes in are numbers ({x.dtype}).", hint)
+
+
+def _mixes_samples(component: Component, pointer: str, x: Tensor) -> Issue | None:
+    dim = component.arguments.get("dim")
+    if dim not in (0, -x.ndim) and (dim is not None or x.ndim != 3):
+        return None
+    at = join(pointer, "dim")
+    detail = f"{component.type} over dimension 0 would mix the samples of a batch: samples begin at dimension 1."
+    fix: dict[str, object] = {"op": "replace", "path": at, "value": -1}
+    if dim is None:  # the layer may have been posted as a bare name
+        fix = {"op": "replace", "path": pointer, "value": {"type": component.type, "dim": -1}}
+    return Issue(at, "batch_is_dim", detail, 'Set "dim": the last dimension is -1.', (fix,))
 
 
 def in_a_row(kind: str, pointer: str) -> Issue | None:

@@ -22,6 +22,7 @@ from core.train.build import construct
 from core.train.build.expectations import (
     RECURRENT,
     SEVERAL_INPUTS,
+    SOFTMAX,
     at_a_node,
     batch_is_time,
     in_a_row,
@@ -184,6 +185,8 @@ class Walk:
         if (mixed := batch_is_time(component, pointer)) is not None:
             self.issues.append(mixed)
             component = component_of(body := {**body, "batch_first": True})
+        if kind in SOFTMAX and body.get("dim") is None:  # torch chooses the same, and warns
+            component = component_of(body := {**body, "dim": 1})
         module = self._module(component, pointer, posted)
         output = self._output(module, component, pointer, [x, *others])
         count = sum(parameter.numel() for parameter in module.parameters())
@@ -263,8 +266,8 @@ def _of_others(component: Component, others: tuple[Tensor, ...]) -> dict[str, An
 
 
 def _for_a_node(issue: Issue, pointer: str) -> Issue:
-    """Leave out a fix that puts a layer before the node: a node has a name and inputs."""
-    is_layer = any(step["op"] == "add" and step["path"] == pointer for step in issue.fix or ())
+    """Leave out a fix that puts a layer before the node or in its place: a node has a name and inputs."""
+    is_layer = any(step["op"] in ("add", "replace") and step["path"] == pointer for step in issue.fix or ())
     return replace(issue, fix=None) if is_layer else issue
 
 

@@ -201,3 +201,17 @@ def test_two_thousand_layers_are_followed() -> None:
     inferred = build.infer(spec_of([{"type": "Linear", "out_features": 2}] * 2000), (2,))
     assert inferred.issues == []
     assert len(inferred.layers) == 2000
+
+
+@pytest.mark.parametrize(("dim", "shape"), [(None, (5, 4)), (0, (4,)), (-3, (5, 4))])
+def test_softmax_over_the_batch_is_refused_with_a_fix(dim: int | None, shape: tuple[int, ...]) -> None:
+    layer = {"type": "Softmax"} if dim is None else {"type": "Softmax", "dim": dim}
+    inferred = build.infer(spec_of([layer]), shape)
+    (issue,) = inferred.issues
+    assert (issue.pointer, issue.code) == ("/model/layers/0/dim", "batch_is_dim")
+    assert issue.fix is not None
+    assert issue.fix[0]["value"] == (-1 if dim is not None else {"type": "Softmax", "dim": -1})
+
+
+def test_softmax_of_features_is_over_the_features() -> None:
+    assert build.infer(spec_of(["Softmax"]), (4,)).model["layers"][0]["dim"] == 1
