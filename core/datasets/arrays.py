@@ -13,6 +13,7 @@ import numpy as np
 from core.datasets import idx
 from core.datasets.archives import open_archive
 from core.datasets.formats import Limits, UnreadableError
+from core.datasets.mapping import create_mapped
 from core.datasets.samples import Array, Kind, Samples
 
 INPUTS = ("x", "X", "inputs", "images", "data", "features")
@@ -84,7 +85,7 @@ def _read_npy(stream: IO[bytes], name: str, path: Path, limits: Limits) -> Array
     if math.prod(shape) * dtype.itemsize > limits.max_unpacked_bytes:
         raise UnreadableError("unpacks_too_large", f"the array {name!r} of shape {shape} is larger than allowed")
     order = shape[::-1] if is_fortran else shape
-    array: Array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=order)
+    array: Array = create_mapped(path, dtype=dtype, shape=order)
     flat = array.reshape(-1)
     step = max(1, CHUNK_BYTES // dtype.itemsize)
     for start in range(0, flat.size, step):

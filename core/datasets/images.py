@@ -14,6 +14,7 @@ import numpy as np
 
 from core.datasets.archives import Archive, open_archive
 from core.datasets.formats import Limits, UnreadableError
+from core.datasets.mapping import create_mapped
 from core.datasets.samples import Array, Samples
 
 PIL_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -88,7 +89,7 @@ def decode(path: Path, limits: Limits, scratch: Path) -> Samples:
     """Decode a zip of images into `scratch`."""
     folder = check(path, limits)
     shape = (len(folder.names), folder.channels, folder.height, folder.width)
-    inputs = np.lib.format.open_memmap(scratch / "inputs.npy", mode="w+", dtype=np.uint8, shape=shape)
+    inputs = create_mapped(scratch / "inputs.npy", dtype=np.uint8, shape=shape)
     with open_archive(path, limits) as archive:
         for index, name in enumerate(folder.names):
             pixels, _ = _decode(archive, name, limits)

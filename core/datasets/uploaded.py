@@ -11,6 +11,7 @@ from pyarrow import compute
 from core.datasets import arrays, images
 from core.datasets.columns import MAX_VALUES, Column, as_numbers, stripped
 from core.datasets.formats import TABLES, Limits, UnreadableError
+from core.datasets.mapping import create_mapped
 from core.datasets.roles import MAX_CATEGORIES, Roles, groups_of, roles_of, too_many_categories
 from core.datasets.samples import Array, Samples
 from core.datasets.tables import Table, scan
@@ -97,7 +98,7 @@ def read(table: Table, roles: Roles, scratch: Path) -> Samples:
     _check_roles(columns, roles)
     dtype = np.float64 if any(_needs_float64(columns[name]) for name in roles.features) else np.float32
     shape = (table.rows, len(roles.features))
-    inputs = np.lib.format.open_memmap(scratch / "inputs.npy", mode="w+", dtype=dtype, shape=shape)
+    inputs = create_mapped(scratch / "inputs.npy", dtype=dtype, shape=shape)
     others = _fill(inputs, table, roles, categories)
     return Samples(
         inputs,
