@@ -9,6 +9,7 @@ from typing import Literal
 
 from core.messages import Failed, StopReason
 from core.process import Exit, describe
+from core.storage import is_full
 
 Counts = Literal["crash", "loss"]
 Category = Literal["spec", "data", "training", "resources", "infrastructure"]
@@ -33,16 +34,16 @@ ADVICE: dict[str, tuple[Category, str]] = {
     "data_invalid": ("data", "Correct the data set, upload it again and post the job with the new version."),
     "non_finite": ("training", "Lower the learning rate, clip the gradients or scale the inputs."),
     "diverged": ("training", "Lower the learning rate, or raise early_stopping.divergence_threshold."),
-    "time_limit": ("resources", "Raise execution.max_runtime_seconds; the last checkpoint's epochs are kept."),
+    "time_limit": ("resources", "Raise execution.max_runtime_seconds and post it again; finished epochs stay."),
     "gpu_oom": ("resources", "Lower batch_size (accumulate_grad_batches keeps the update the same) or use bf16-mixed."),
     "checkpoint_invalid": ("infrastructure", "The checkpoints are damaged: check the storage and post the job again."),
-    "disk_full": ("resources", "Free space in the artifact store; the job goes on by itself."),
-    "oom": ("resources", "Lower batch_size or data.max_samples, or give the worker more memory."),
-    "killed": ("infrastructure", "Something outside ended the trainer; it goes on from its last checkpoint."),
-    "crash": ("infrastructure", "The attempt's log has the traceback; it goes on from the last checkpoint."),
-    "stalled": ("infrastructure", "The trainer was silent for too long; it goes on from the last checkpoint."),
+    "disk_full": ("resources", "Free space on the disk of artifacts and caches; the job goes on by itself."),
+    "oom": ("resources", "Lower batch_size, data.max_samples or the model's size, or give the trainer more memory."),
+    "killed": ("infrastructure", "Something outside ended the trainer: look into the logs of machine and container."),
+    "crash": ("infrastructure", "Read the attempt's log: GET /v1/jobs/{id}/logs."),
+    "stalled": ("infrastructure", "Read the attempt's log; work that is silent for longer needs EPOCHD_STALL_SECONDS."),
 }  # fmt: skip
-"""By code: the category, and what to do."""
+"""By code: the category, and what to do. A crash's advice also stands in the error of a job that is given up."""
 FINAL = frozenset(
     {"spec_invalid", "data_invalid", "non_finite", "diverged", "time_limit", "gpu_oom", "checkpoint_invalid"}
 )
@@ -68,6 +69,11 @@ def of_code(code: str, what: str, *, stop_reason: StopReason = "error") -> Failu
         counts_as=None if is_final or code == "disk_full" else "crash",
         stop_reason=stop_reason,
     )
+
+
+def of_error(error: OSError, what: str) -> Failure:
+    """Return the reading of an attempt whose files the supervisor could not handle."""
+    return of_code("disk_full" if is_full(error) else "crash", f"{what}: {error}")
 
 
 def of_failure(failed: Failed) -> Failure:

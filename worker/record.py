@@ -16,7 +16,7 @@ from core.messages import Done, Failed, Progress, Publish, Stage, Started
 from core.process import Exit
 from worker.folder import AttemptFolder, sweep
 from worker.ledger import Entry, Ledger
-from worker.outcome import Failure, of_code
+from worker.outcome import Category, Failure, of_code, of_error
 from worker.publishing import Publisher
 from worker.pulse import Pulse
 from worker.site import Site
@@ -93,6 +93,7 @@ class Record:
                 from_epoch=started.from_epoch,
                 pid=self._pid,
                 device=self._device,
+                decisions=_rollbacks(started),
             )
             hit("start.written")
 
@@ -112,7 +113,10 @@ class Record:
         """End the job: its artifacts are checked and stored first."""
         try:
             self._kept_alive(lambda: self._store_artifacts(done))()
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            self.fail(of_error(error, "An artifact could not be stored"), how)
+            return
+        except ValueError as error:
             self.fail(of_code("crash", f"An artifact could not be stored: {error}"), how)
             return
         self._active_seconds = max(self._active_seconds, done.active_seconds)
@@ -154,7 +158,7 @@ class Record:
         if failed is not None:
             self._active_seconds = max(self._active_seconds, failed.active_seconds)
         log.warning("attempt.failed", code=failure.code, message=failure.message, exit=how)
-        end = self._end(how, failure.code, failure.message)
+        end = self._end(how, failure.code, failure.message, failure.category)
         if failure.is_retryable:
             self._requeue("crashed", end, failure)
             return
@@ -226,10 +230,13 @@ class Record:
         if self._state == "queued":
             self._site.ringing.ring(self._claim.queue, self._claim.job_id)
 
-    def _end(self, how: Exit | None, code: str | None = None, message: str | None = None) -> AttemptEnd:
+    def _end(
+        self, how: Exit | None, code: str | None = None, message: str | None = None, category: Category | None = None
+    ) -> AttemptEnd:
         return AttemptEnd(
             code=code,
             message=message,
+            category=category or "infrastructure",
             exit_code=None if how is None else how.code,
             signal=None if how is None else how.signal,
             max_rss_bytes=None if how is None else how.max_rss_bytes,
@@ -261,6 +268,15 @@ class Record:
             hit("heartbeat.committed")
             self._beat_at = time.monotonic()
             self._told = telling
+
+
+def _rollbacks(started: Started) -> list[dict[str, Any]]:
+    """Say to the job's owner that a checkpoint was damaged, and how far the job went back."""
+    return [
+        {"kind": "rollback", "epoch": started.from_epoch, "reason": warning["detail"]}
+        for warning in started.warnings
+        if warning["code"] == "checkpoint_passed_over"
+    ]
 
 
 def _as_json(progress: Progress | None) -> Mapping[str, Any] | None:

@@ -10,7 +10,6 @@
 Whenever a write is refused (`OwnershipLost`) the trainer is killed and nothing more is written.
 """
 
-import errno
 import time
 from typing import Any
 
@@ -25,7 +24,7 @@ from worker.devices import Assignment
 from worker.folder import AttemptFolder
 from worker.memory import OomCounter
 from worker.order import make_order, spec_of, uploads_of
-from worker.outcome import Failure, of_code, of_exit, of_failure
+from worker.outcome import Failure, of_code, of_error, of_exit, of_failure
 from worker.record import Record
 from worker.site import Site
 from worker.stopping import EXIT_GRACE_SECONDS, Stopping
@@ -49,8 +48,8 @@ class Supervisor:
         self._last: Last | None = None
         self._heard_at = time.monotonic()
         self._next_look = 0.0
-        self._is_stalled = False
-        self._garbled: str | None = None
+        self._found: Failure | None = None
+        """Why this supervisor ended the trainer by itself; nothing more is read from it then."""
 
     def run(self) -> None:
         """Carry the job until its last write stands in the database, or belongs to another worker."""
@@ -81,8 +80,14 @@ class Supervisor:
             self._record.begin(child.pid, assignment.label)
             stopping = Stopping(child, self._site.settings.stop_grace_seconds)
             how = self._watch(child, stopping)
-        self._folder.store_log()
+        self._store_log()
         self._end(stopping, how, was_oom=memory.has_grown())
+
+    def _store_log(self) -> None:
+        try:
+            self._folder.store_log()
+        except OSError as error:  # a log is worth no attempt
+            log.warning("log.not_stored", reason=str(error))
 
     def _start(self, assignment: Assignment) -> Child:
         site, claim = self._site, self._claim
@@ -111,7 +116,7 @@ class Supervisor:
     def _watch(self, child: Child, stopping: Stopping) -> Exit | None:
         """Stay with the trainer until it has ended and its last message was read."""
         try:
-            while child.exit is None or not (child.is_silent or self._garbled):
+            while child.exit is None or not (child.is_silent or self._found):
                 self._listen(child, stopping)
                 self._look(stopping)
                 stopping.enforce()
@@ -124,7 +129,7 @@ class Supervisor:
 
     def _listen(self, child: Child, stopping: Stopping) -> None:
         """Take the messages that are there; wait a little for the first one."""
-        if child.is_silent or self._garbled:
+        if child.is_silent or self._found:
             child.wait(LISTEN_SECONDS)
             return
         try:
@@ -133,8 +138,9 @@ class Supervisor:
                 self._take(message, stopping)
                 message = child.receive()
         except (ChildFailed, ValueError) as error:  # no JSON, or not in the words of core.messages
-            self._garbled = f"The trainer sent something that is not a message: {error}"
-            stopping.kill()
+            self._give_up(of_code("crash", f"The trainer sent something that is not a message: {error}"), stopping)
+        except OSError as error:
+            self._give_up(of_error(error, "A checkpoint could not be kept"), stopping)
 
     def _take(self, message: dict[str, Any], stopping: Stopping) -> None:
         self._heard_at = time.monotonic()
@@ -172,8 +178,13 @@ class Supervisor:
         if shutdown.at_once.is_set() and not stopping.was_killed:
             stopping.kill()
         if now - self._heard_at > settings.stall_seconds and not stopping.was_killed:
-            self._is_stalled = True
-            stopping.kill()
+            what = f"The trainer was silent for {settings.stall_seconds:g} s"
+            self._give_up(of_code("stalled", what), stopping)
+
+    def _give_up(self, found: Failure, stopping: Stopping) -> None:
+        """End the trainer for a reason of the supervisor's own."""
+        self._found = found
+        stopping.kill()
 
     def _end(self, stopping: Stopping, how: Exit | None, *, was_oom: bool) -> None:
         """Put the last write on the list: what the trainer said, else what its owner asked for, else how it died."""
@@ -189,13 +200,8 @@ class Supervisor:
             case _, ("drain" | "outage") as reason:
                 code = "drained" if reason == "drain" else "outage"
                 self._record.requeue(code, f"The worker stopped the trainer ({reason}).", how)
-            case _ if self._garbled:
-                self._record.fail(of_code("crash", self._garbled), how)
-            case _ if self._is_stalled:
-                seconds = self._site.settings.stall_seconds
-                self._record.fail(of_code("stalled", f"The trainer was silent for {seconds:g} s"), how)
             case _:
-                self._record.fail(of_exit(how, was_oom=was_oom), how)
+                self._record.fail(self._found or of_exit(how, was_oom=was_oom), how)
 
     def _write_all(self) -> None:
         """Write until nothing waits; a worker that must leave at once leaves the rest to the reaper."""
@@ -208,6 +214,5 @@ class Supervisor:
 def _not_started(error: Exception) -> Failure:
     if isinstance(error, NotFound):
         return of_code("data_invalid", error.detail)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return of_code("disk_full", str(error))
-    return of_code("crash", f"The trainer could not be started: {error}")
+    what = "The trainer could not be started"
+    return of_error(error, what) if isinstance(error, OSError) else of_code("crash", f"{what}: {error}")

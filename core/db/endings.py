@@ -13,6 +13,7 @@ from core.db.transitions import decide, end_attempt, move
 from core.db.verdicts import Budgets, CountsAs, Failure, Outcome, Verdict, max_attempts, verdict
 
 _FAILED_OUTCOMES = ("crashed", "lost")
+_FREE_CODE = "disk_full"  # no fault of the job: it waits, and no budget and no max_attempts counts it
 _ROW_LIMIT = 12  # full disks in a row that still change the back-off
 
 
@@ -22,12 +23,14 @@ class AttemptEnd:
 
     Attributes:
         code: `killed`, `oom`, `drained`, …; none for a good end.
-        message: one sentence for people.
+        message: what happened, and what to do.
+        category: who can mend it, for the error of a job that is given up.
         active_seconds: training time of the job up to here, earlier attempts included.
     """
 
     code: str | None = None
     message: str | None = None
+    category: str = "infrastructure"
     exit_code: int | None = None
     signal: int | None = None
     max_rss_bytes: int | None = None
@@ -63,9 +66,10 @@ def fail_attempt(
         counts_as=counts_as,
         crashes=job.crashes_no_progress + (counts_as == "crash"),
         losses=job.losses_no_progress + (counts_as == "loss"),
-        failed_attempts=_failed_attempts(session, job) + (outcome in _FAILED_OUTCOMES),
+        failed_attempts=_failed_attempts(session, job) + (outcome in _FAILED_OUTCOMES and end.code != _FREE_CODE),
         same_in_a_row=_same_in_a_row(session, job, end.code) + 1,
         max_attempts=max_attempts(job.spec),
+        message=end.message,
     )
     found = verdict(failure, budgets)
     wait = found.delay_seconds if delay_seconds is None else delay_seconds
@@ -87,25 +91,29 @@ def fail_attempt(
         case "paused":
             event = "job.paused"
         case _:
-            event, error = "job.failed", _error(job, found)
+            event, error = "job.failed", _error(job, found, end)
             body |= {"stop_reason": "error", "error": error}
             values |= {"stop_reason": "error", "error": error}
     move(session, job, found.state, event=event, body=body, values=values)
     return found.state
 
 
-def _error(job: Job, found: Verdict) -> dict[str, Any]:
+def _error(job: Job, found: Verdict, end: AttemptEnd) -> dict[str, Any]:
     return {
         "code": found.code,
         "message": found.message,
-        "category": "infrastructure",
+        "category": end.category,
         "retryable": False,
         "attempt": job.attempt,
     }
 
 
 def _failed_attempts(session: Session, job: Job) -> int:
-    counted = select(func.count()).where(Attempt.job_id == job.id, Attempt.outcome.in_(_FAILED_OUTCOMES))
+    counted = select(func.count()).where(
+        Attempt.job_id == job.id,
+        Attempt.outcome.in_(_FAILED_OUTCOMES),
+        Attempt.code.is_distinct_from(_FREE_CODE),
+    )
     return session.scalar(counted) or 0
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from core.db.claims import LEASE_SECONDS, Checkpoint, Claim, Waiting, claim, current_checkpoint, waiting
 from core.db.clock import now
 from core.db.endings import AttemptEnd, fail_attempt
-from core.db.states import Desired, State, TerminalState
+from core.db.states import Desired, State, TerminalState, in_state
 from core.db.tables import Artifact, Attempt, Epoch, Job
 from core.db.transitions import change, decide, end_attempt, move, owned, ownership_lost, record
 from core.db.verdicts import Budgets, CountsAs, Outcome
@@ -69,6 +69,7 @@ def start(
     from_epoch: int,
     pid: int | None = None,
     device: str | None = None,
+    decisions: Sequence[Mapping[str, Any]] = (),
 ) -> Desired:
     """Note that the trainer's plan stands. The numerics of the first start are kept; others are recorded as a change.
 
@@ -94,6 +95,7 @@ def start(
         execution_options={"synchronize_session": False},
     )
     record(session, job, "job.started", {"attempt": job.attempt, "from_epoch": from_epoch, "numerics": dict(numerics)})
+    decide(session, job, decisions)
     if first != numerics:
         decide(
             session, job, [{"kind": "numerics_changed", "epoch": from_epoch, "before": first, "now": dict(numerics)}]
@@ -318,8 +320,8 @@ def reap(session: Session, *, budgets: Budgets | None = None, limit: int = REAP_
     """
     over = (
         select(Job)
-        .where(Job.state == "running", Job.lease_until < now())
-        .order_by(Job.id)
+        .where(in_state("running"), Job.lease_until < now())
+        .order_by(Job.lease_until)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )

@@ -36,9 +36,10 @@ class Failure:
         code: why, such as `killed`, `disk_full`, `drained`, `lost`.
         crashes: with this one, since the last published epoch.
         losses: with this one, since the last published epoch.
-        failed_attempts: with this one, crashed or lost ever.
+        failed_attempts: with this one, crashed or lost ever; a full disk is not counted.
         same_in_a_row: last attempts that ended with this code, with this one.
         max_attempts: of the spec.
+        message: what happened, and what to do.
     """
 
     desired: str
@@ -50,6 +51,7 @@ class Failure:
     failed_attempts: int
     same_in_a_row: int
     max_attempts: int | None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +76,19 @@ def verdict(failure: Failure, budgets: Budgets) -> Verdict:
 
 
 def _given_up(failure: Failure, budgets: Budgets) -> Verdict | None:
-    if failure.outcome == "drained":
+    if failure.counts_as is None:
         return None
+    last = f"the last ended with {failure.code!r}. {failure.message or 'Look at its log.'}"
     if failure.crashes >= budgets.crashes or failure.losses >= budgets.losses:
         message = (
             f"Given up after {failure.crashes} crashes and {failure.losses} lost workers without a finished epoch; "
-            f"the last attempt ended with {failure.code!r}. Look at the log of the attempt."
+            f"{last}"
         )
         return Verdict(state="failed", code="poison", message=message)
     if failure.max_attempts is not None and failure.failed_attempts >= failure.max_attempts:
         message = (
             f"Given up after {failure.failed_attempts} failed attempts, as many as execution.max_attempts allows; "
-            f"the last ended with {failure.code!r}."
+            f"{last}"
         )
         return Verdict(state="failed", code=failure.code, message=message)
     return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import SpecInvalid
+from core.errors import DataInvalid, SpecInvalid
 from core.faults import hit
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
 from core.spec import parse_object
@@ -133,6 +133,8 @@ class Attempt:
             uploads=places.uploads,
             max_parameters=order.max_parameters,
         )
+        if report.is_data_bad:
+            raise DataInvalid(report.errors[0].detail, issues=report.errors)
         if report.errors:
             raise SpecInvalid(report.errors)
         spec = spec.model_copy(update={"seed": report.resolved_spec["seed"]})

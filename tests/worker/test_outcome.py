@@ -1,12 +1,13 @@
 """The table of exits in delivery.md, row by row."""
 
+import errno
 import signal
 
 import pytest
 
 from core.messages import Failed
 from core.process import Exit
-from worker.outcome import FINAL, of_code, of_exit, of_failure
+from worker.outcome import ADVICE, FINAL, of_code, of_error, of_exit, of_failure
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,22 @@ def test_what_would_end_the_same_way_again_is_not_tried_again(code: str) -> None
 def test_full_disk_costs_no_budget() -> None:
     failure = of_code("disk_full", "no space left on device")
     assert (failure.is_retryable, failure.counts_as) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EACCES, "crash")]
+)
+def test_file_that_cannot_be_written_is_a_full_disk_or_a_crash(number: int, code: str) -> None:
+    failure = of_error(OSError(number, "why"), "A checkpoint could not be kept")
+    assert failure.code == code
+    assert failure.message.startswith(f"A checkpoint could not be kept: [Errno {number}] why. ")
+
+
+@pytest.mark.parametrize("code", sorted(ADVICE))
+def test_every_message_ends_with_what_to_do(code: str) -> None:
+    category, advice = ADVICE[code]
+    failure = of_code(code, "It happened")
+    assert (failure.category, failure.message) == (category, f"It happened. {advice}")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ class Report:
     """Parameters, layers, steps, operations, memory; empty where the model cannot be built."""
     resolved_spec: dict[str, Any] = field(default_factory=dict[str, Any])
     """The spec with every default and every inferred size; empty where the model cannot be built."""
+    is_data_bad: bool = False
+    """Whether every error comes from the data and not from the spec."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as it stands on the wire."""
@@ -42,6 +44,7 @@ class Findings:
     def __init__(self, warnings: Iterable[Issue] = ()) -> None:
         self.errors: dict[tuple[str, str], Issue] = {}
         self.warnings: dict[tuple[str, str], Issue] = {}
+        self.of_data: set[tuple[str, str]] = set()
         self.warn(warnings)
 
     def refuse(self, issues: Iterable[Issue]) -> None:
@@ -66,10 +69,19 @@ class Findings:
         try:
             yield
         except (SpecInvalid, DataInvalid) as error:
-            self.refuse(error.issues or [Issue(pointer, error.slug.replace("-", "_"), error.detail)])
+            issues = error.issues or [Issue(pointer, error.slug.replace("-", "_"), error.detail)]
+            self.refuse(issues)
+            if isinstance(error, DataInvalid):
+                self.of_data.update((issue.pointer, issue.code) for issue in issues)
         except COMPLAINTS as error:
             self.refuse([Issue(pointer, "torch_refuses", f"torch refuses this: {condensed(error).rstrip('.')}.")])
 
     def report(self, summary: dict[str, Any] | None = None, resolved: dict[str, Any] | None = None) -> Report:
         """Return what was found."""
-        return Report(tuple(self.errors.values()), tuple(self.warnings.values()), summary or {}, resolved or {})
+        return Report(
+            tuple(self.errors.values()),
+            tuple(self.warnings.values()),
+            summary or {},
+            resolved or {},
+            is_data_bad=bool(self.errors) and self.errors.keys() <= self.of_data,
+        )

@@ -98,6 +98,14 @@ class TestRequeue:
             decisions = series.decisions(session, claim.job_id)[0]
         assert [decision.body["delay_seconds"] for decision in decisions] == [60.0, 120.0, 240.0]
 
+    def test_full_disks_are_not_among_the_attempts_that_the_spec_allows(self, database: Database) -> None:
+        claim = running(database, spec={"execution": {"max_attempts": 2}})
+        for _ in range(3):
+            assert crash(database, claim, "disk_full", counts_as=None) == "queued"
+            claim = claimed(database)
+        assert crash(database, claim) == "queued"
+        assert crash(database, claimed(database)) == "failed"
+
     @pytest.mark.parametrize(
         ("wish", "state"), [(jobs.request_cancel, "cancelled"), (jobs.request_pause, "paused")], ids=["cancel", "pause"]
     )

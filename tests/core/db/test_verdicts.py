@@ -56,6 +56,17 @@ def test_as_many_failed_attempts_as_the_spec_allows_are_the_end_with_the_last_ca
     assert after(failed_attempts=1, max_attempts=2)[0] == "queued"
 
 
+def test_the_last_cause_and_its_advice_are_told() -> None:
+    failure = Failure(
+        desired="run", outcome="crashed", code="oom", counts_as="crash", crashes=3, losses=0, failed_attempts=3,
+        same_in_a_row=3, max_attempts=None, message="Memory ran out. Lower batch_size.",
+    )  # fmt: skip
+    message = verdict(failure, Budgets()).message
+    assert message is not None
+    assert message.startswith("Given up after 3 crashes and 0 lost workers without a finished epoch")
+    assert message.endswith("the last ended with 'oom'. Memory ran out. Lower batch_size.")
+
+
 def test_a_drain_never_ends_a_job() -> None:
     used_up = {"counts_as": None, "crashes": 9, "failed_attempts": 9, "max_attempts": 1}
     assert after(outcome="drained", code="outage", **used_up) == ("queued", 0.0, None)

@@ -25,7 +25,14 @@ ISSUE = Issue("/optimizer/lr", "out_of_range", "too large")
         (torch.OutOfMemoryError("CUDA out of memory"), "gpu_oom"),
         (MemoryError(), "oom"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "oom"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "oom"),
+        (RuntimeError("CUDA error: out of memory"), "gpu_oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "gpu_oom"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "crash"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
+        (OSError("1000 requested and 0 written"), "disk_full"),
+        (OSError(errno.EFBIG, "File too large"), "crash"),
         (OSError(errno.EACCES, "Permission denied"), "crash"),
         (ValueError("anything else"), "crash"),
     ],
@@ -36,6 +43,12 @@ def test_every_failure_has_its_code(error: Exception, code: str) -> None:
 
 def test_a_crash_names_the_exception() -> None:
     assert as_failed(ValueError("bad value 7"), 0.0).message == "ValueError: bad value 7"
+
+
+def test_a_file_over_the_limit_names_the_setting() -> None:
+    message = as_failed(OSError(errno.EFBIG, "File too large"), 0.0).message
+    assert message.startswith("OSError: [Errno 27] File too large")
+    assert "EPOCHD_MAX_FILE_BYTES" in message
 
 
 def test_issues_of_a_refused_spec_are_kept() -> None:
