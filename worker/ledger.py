@@ -46,7 +46,7 @@ class Ledger:
 
     @property
     def away_seconds(self) -> float:
-        """For how long the database has not answered; 0 while it does."""
+        """For how long the database has taken no write; 0 while it does."""
         return 0.0 if self._away_since is None else time.monotonic() - self._away_since
 
     def add(self, entry: Entry) -> None:
@@ -82,7 +82,7 @@ class Ledger:
         except (DatabaseAway, OSError) as away:
             self._note_away(away)
             return False
-        if self._away_since is not None:
+        if is_writing and self._away_since is not None:  # a database whose disk is full can still be read
             log.info("database.back", away_seconds=round(self.away_seconds, 1))
             self._away_since = None
         return True

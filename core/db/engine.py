@@ -142,7 +142,14 @@ def away_translated() -> Generator[None, None, None]:
     except exc.DBAPIError as error:
         if not _is_away(error):
             raise
+        if _is_full(error):
+            raise DatabaseAway("The database's disk is full; once there is space, repeat with the same key.") from error
         raise DatabaseAway("The database does not answer; repeat with the same Idempotency-Key.") from error
+
+
+def _is_full(error: exc.DBAPIError) -> bool:
+    names = (getattr(error.orig, "sqlite_errorname", ""), getattr(error.orig, "sqlstate", ""))
+    return names[0] == "SQLITE_FULL" or names[1] == "53100"  # disk_full
 
 
 def _is_away(error: exc.DBAPIError) -> bool:
