@@ -13,6 +13,8 @@ GATHER_BYTES = 1 << 20
 EVAL_ELEMENTS = 1 << 20
 """Evaluation keeps no gradients, so its batches may be larger: up to so many input values."""
 EVAL_SAMPLES = 4096
+ALIGNMENT = 64
+"""Bytes; torch's own allocations begin at a multiple of it."""
 
 Transform = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -90,7 +92,7 @@ class TrainBatches:
             for batch_inputs, batch_target in zip(
                 inputs.split(self.batch_size), target.split(self.batch_size), strict=True
             ):
-                yield self._finish(batch_inputs, batch_target, epoch, batch)
+                yield self._finish(aligned(batch_inputs), batch_target, epoch, batch)
                 batch += 1
 
     def _finish(self, inputs: Tensor, target: Tensor, epoch: int, batch: int) -> Batch:
@@ -99,6 +101,15 @@ class TrainBatches:
         if self.transform is not None:
             inputs = seeded(self.transform, inputs, derive(self.seed, "transforms", epoch, batch))
         return inputs, target
+
+
+def aligned(inputs: Tensor) -> Tensor:
+    """Return a batch in memory that begins where a tensor of its own would.
+
+    A matrix product may give other last bits for the same numbers elsewhere: without this they would depend on where
+    in a gathered block a batch stands, and so on where training was resumed.
+    """
+    return inputs if inputs.data_ptr() % ALIGNMENT == 0 else inputs.clone()
 
 
 def seeded(transform: Transform, inputs: Tensor, seed: int) -> Tensor:

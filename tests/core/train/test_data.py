@@ -101,3 +101,17 @@ def test_a_mapped_array_is_used_without_a_copy_and_without_a_warning(tmp_path: P
         tensor = as_tensor(np.load(tmp_path / "a.npy", mmap_mode="r"))
     assert tensor.tolist() == list(range(6))
     assert tensor.dtype == torch.uint8
+
+
+def test_batches_lie_in_memory_as_tensors_of_their_own_do_wherever_the_epoch_is_begun() -> None:
+    """13 features in batches of 7 would begin at any multiple of 364 bytes; a product's last bits can tell."""
+    generator = torch.Generator().manual_seed(0)
+    split = Split(torch.randn(200, 13, generator=generator), torch.arange(200))
+    weight = torch.randn(13, 10, generator=generator)
+    source = batches(split, batch_size=7)
+    whole = [inputs for inputs, _ in source.epoch(1)]
+    later = [inputs for inputs, _ in source.epoch(1, 5)]
+    alone = [split.inputs[rows] for rows in source.order(1).split(7)]
+    for one, other in zip(whole[5:] + whole, later + alone, strict=True):
+        assert one.data_ptr() % 64 == other.data_ptr() % 64 == 0
+        assert torch.equal(one @ weight, other @ weight)
