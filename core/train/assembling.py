@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from core.spec.job import Component, JobSpec
 from core.spec.rules import mode_of
+from core.spec.scores import named
 from core.train import build, metrics
 from core.train.averaging import WeightAverage
 from core.train.data import Split
@@ -137,7 +138,7 @@ def _scores(spec: JobSpec, sets: Sets, task: Task, *, has_val: bool, is_train: b
         wanted = tuple(Component(type=name) for name in metrics.DEFAULTS[task.name])
     chosen = {
         name: metrics.make(component, classes=2 if task.name == "binary" else task.classes or 0)
-        for name, component in metrics.named(wanted).items()
+        for name, component in named(wanted).items()
         if not (is_train and has_val and component.type == "confusion_matrix")
     }
     inverse = sets.preprocessor.inverse_target

@@ -10,7 +10,7 @@ Predictions come prepared by task (see `core.train.scoring`), with ``N`` samples
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -271,22 +271,6 @@ DEFAULTS = {
     "regression": ("mae", "rmse"),
 }
 """What is measured, by task, where the spec says nothing."""
-
-
-def named(components: Sequence[Component]) -> dict[str, Component]:
-    """Return the metrics by the name that rows and monitors give them.
-
-    That is the component's type; `accuracy` among the k best is `accuracy_top<k>`, and a second one of a type bears
-    its average: `f1`, `f1_micro`.
-    """
-    names: dict[str, Component] = {}
-    for component in components:
-        top_k = component.arguments.get("top_k", 1)
-        name = component.type if top_k == 1 else f"{component.type}_top{top_k}"
-        if name in names:
-            name = f"{name}_{component.arguments.get('average', 'macro')}"
-        names.setdefault(name, component)
-    return names
 
 
 def make(component: Component, *, classes: int) -> Metric:

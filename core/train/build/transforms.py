@@ -11,26 +11,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import AutoAugmentPolicy, InterpolationMode
 
+from core.spec.chance import BY_CHANCE, BY_ELEMENT, NESTING, NOTHING_TO_DO, is_random
 from core.spec.job import Component
 from core.train.components import component_of, torch_arguments
 
 Apply = Callable[[Tensor], Tensor]
-
-NOTHING_TO_DO = ("ToImage", "ToPureTensor", "Identity")
-"""Samples are tensors already; a tensor that calls itself an image would only slow the model down."""
-FIXED = frozenset({
-    *NOTHING_TO_DO, "ToDtype", "ToTensor", "ConvertImageDtype", "RGB", "Normalize", "Resize", "CenterCrop", "Grayscale",
-    "Pad", "UniformTemporalSubsample",
-})  # fmt: skip
-"""Draw nothing: the whole batch at once."""
-BY_ELEMENT = frozenset({"GaussianNoise"})
-"""Random in every element, so a batch at once is already random for each sample."""
-BY_CHANCE = frozenset({
-    "RandomHorizontalFlip", "RandomVerticalFlip", "RandomGrayscale", "RandomInvert", "RandomEqualize",
-    "RandomAutocontrast", "RandomPosterize", "RandomSolarize", "RandomAdjustSharpness",
-})  # fmt: skip
-"""Do always the same or nothing, with probability p: done to the batch, kept for the samples that chance takes."""
-NESTING = ("Compose", "RandomApply", "RandomChoice", "RandomOrder")
 
 
 class Transforms:
@@ -69,17 +54,6 @@ def transforms(components: Sequence[Component | str | Mapping[str, Any]]) -> Tra
         TypeError, ValueError: what torchvision says about the arguments.
     """
     return Transforms(components)
-
-
-def is_random(component: Component) -> bool:
-    """Return whether the transform draws random numbers."""
-    if component.type == "Compose":
-        return any(is_random(component_of(item)) for item in component.arguments["transforms"])
-    if component.type in ("GaussianBlur", "JPEG"):
-        name, default = {"GaussianBlur": ("sigma", (0.1, 2.0)), "JPEG": ("quality", 0)}[component.type]
-        value = component.arguments.get(name, default)
-        return isinstance(value, (list, tuple)) and len(set(value)) > 1
-    return component.type not in FIXED
 
 
 def step(component: Component) -> Apply:

@@ -8,9 +8,9 @@ from core.datasets import describe as describe_source
 from core.datasets.preprocess import fills_missing
 from core.datasets.splitting import size_of_part
 from core.errors import Issue
+from core.spec.chance import is_random
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
-from core.train.build.transforms import is_random
 from core.train.sets import Places
 
 

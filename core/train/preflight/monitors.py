@@ -7,6 +7,7 @@ from core.errors import Issue
 from core.spec.job import Component, JobSpec, StopWhen
 from core.spec.nearest import nearest
 from core.spec.pointer import join
+from core.spec.scores import named
 from core.train import metrics
 from core.train.task import Task
 
@@ -40,7 +41,7 @@ def wanted(spec: JobSpec, job: Task) -> tuple[Component, ...]:
 def produced(spec: JobSpec, job: Task, *, has_val: bool) -> list[str]:
     """Return the names of all single numbers that an epoch's row will hold."""
     fitting = [part for part in wanted(spec, job) if part.type in FITTING[job.name]]
-    scores = [name for name, part in metrics.named(fitting).items() if part.type != MATRIX]
+    scores = [name for name, part in named(fitting).items() if part.type != MATRIX]
     names = ["loss", *scores]
     train = [*names, *(["data_loss"] if spec.regularization else [])]
     return [*(f"val_{name}" for name in names if has_val), *(f"train_{name}" for name in train)]

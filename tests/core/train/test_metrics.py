@@ -11,7 +11,8 @@ from sklearn import metrics as oracle
 from torch import Tensor
 
 from core.spec.job import Component
-from core.train.metrics import Metric, make, named
+from core.spec.scores import named
+from core.train.metrics import Metric, make
 from core.train.scoring import RunningMean, Scores, preparation
 
 GENERATOR = torch.Generator().manual_seed(3)

@@ -8,9 +8,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from core.spec import catalog
+from core.spec.chance import FIXED, is_random
 from core.spec.job import Component
 from core.train import build
-from core.train.build.transforms import FIXED, is_random
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CenterCrop": {"size": 12},
