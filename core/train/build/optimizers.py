@@ -1,6 +1,7 @@
 """`torch.optim` with parameter groups by regular expression; what is frozen is left out."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 from core.errors import SpecInvalid
 from core.spec.job import JobSpec
 from core.spec.pointer import join
+from core.train.build.muon import MuonWithAdamW
 from core.train.components import condensed, invalid, refused, torch_arguments
 
 ONLY_ON_DEVICE = ("fused", "capturable")
@@ -31,9 +33,15 @@ def optimizer(spec: JobSpec, model: nn.Module) -> Optimizer:
         arguments = {name: value for name, value in arguments.items() if name not in ONLY_ON_DEVICE}
     groups = _groups(model, posted)
     try:
-        return getattr(torch.optim, spec.optimizer.type)(groups, **arguments)
+        return _maker(spec.optimizer.type, groups)(groups, **arguments)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _translated(error, spec, model) from error
+        raise _translated(error, spec) from error
+
+
+def _maker(name: str, groups: list[dict[str, Any]]) -> Callable[..., Optimizer]:
+    """Return torch's class; for Muon over more than matrices, Muon together with AdamW."""
+    is_mixed = any(weight.ndim != 2 for group in groups for weight in group["params"])
+    return MuonWithAdamW if name == "Muon" and is_mixed else getattr(torch.optim, name)
 
 
 def _groups(model: nn.Module, posted: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
@@ -60,15 +68,14 @@ def _unmatched(index: int, pattern: str, names: list[str]) -> SpecInvalid:
     )
 
 
-def _translated(error: Exception, spec: JobSpec, model: nn.Module) -> SpecInvalid:
+def _translated(error: Exception, spec: JobSpec) -> SpecInvalid:
     name = spec.optimizer.type
     if "per-parameter options" in str(error):
         detail = f"{name} treats all parameters alike."
         fix = {"op": "remove", "path": "/optimizer/param_groups"}
         return invalid("/optimizer/param_groups", "no_groups", detail, "Leave param_groups out.", fix)
     if name == "Muon" and "2D" in condensed(error):
-        others = [key for key, weight in model.named_parameters() if weight.requires_grad and weight.ndim != 2]
-        detail = f"Muon trains matrices only; {len(others)} parameters are none, such as {others[0]}."
-        hint = 'Leave biases out ("bias": false), freeze the others, or use AdamW.'
-        return invalid("/optimizer/type", "muon_2d", detail, hint)
+        detail = "Muon is for matrices (AdamW takes the rest), and no trained parameter of this model is one."
+        fix = {"op": "replace", "path": "/optimizer", "value": {"type": "AdamW"}}
+        return invalid("/optimizer/type", "muon_2d", detail, "Use AdamW.", fix)
     return SpecInvalid([refused(error, spec.optimizer, "/optimizer")])

@@ -276,7 +276,11 @@ TOLD: dict[str, tuple[dict[str, Any], str, str]] = {
         changed(DIGITS, ("add", "/optimizer/nesterov", True)), "/optimizer/nesterov", "torch_refuses"
     ),
     "a negative rate": (changed(DIGITS, ("replace", "/optimizer/lr", -1)), "/optimizer/lr", "torch_refuses"),
-    "Muon on biases": (changed(DIGITS, ("replace", "/optimizer", "Muon")), "/optimizer/type", "muon_2d"),
+    "Muon without a matrix": (
+        changed(DIGITS, ("replace", "/optimizer", "Muon"), ("add", "/model/freeze", ["0.weight", "2.weight"])),
+        "/optimizer/type",
+        "muon_2d",
+    ),
     "SparseAdam without embeddings": (
         changed(DIGITS, ("replace", "/optimizer", "SparseAdam")), "/optimizer/type", "dense_gradients"
     ),

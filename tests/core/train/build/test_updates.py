@@ -1,5 +1,6 @@
 """Losses, optimizers and schedules from specs, against torch's own built by hand."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -78,6 +79,37 @@ def test_every_optimizer_updates_as_torchs_own_does(name: str) -> None:
     optimizer = build.optimizer(spec_of(optimizer={"type": name, "lr": 0.05}), ours)
     own = getattr(torch.optim, name)(plain.parameters(), lr=0.05)
     assert all(map(torch.equal, trained(ours, optimizer), trained(plain, own)))
+
+
+def test_muon_leaves_what_is_no_matrix_to_adamw() -> None:
+    ours, plain = net(), net()
+    optimizer = build.optimizer(spec_of(optimizer={"type": "Muon", "lr": 0.05, "weight_decay": 0.2}), ours)
+    muon = torch.optim.Muon([w for w in plain.parameters() if w.ndim == 2], lr=0.05, weight_decay=0.2)
+    adamw = torch.optim.AdamW([w for w in plain.parameters() if w.ndim != 2], lr=0.05, weight_decay=0.2)
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        plain(x).square().mean().backward()
+        for one in (muon, adamw):
+            one.step()
+            one.zero_grad()
+    assert all(map(torch.equal, trained(ours, optimizer), plain.parameters()))
+
+
+def test_muon_with_adamw_goes_on_from_its_state_under_a_schedule() -> None:
+    def begin() -> tuple[nn.Sequential, torch.optim.Optimizer, Any]:
+        model = net()
+        optimizer = build.optimizer(spec_of(optimizer={"type": "Muon", "lr": 0.05}), model)
+        return model, optimizer, schedulers.ExponentialLR(optimizer, 0.5)
+
+    whole, optimizer, schedule = begin()
+    trained(whole, optimizer)
+    schedule.step()
+    resumed, second, other = begin()
+    resumed.load_state_dict({key: value.clone() for key, value in whole.state_dict().items()})
+    other.load_state_dict(schedule.state_dict())
+    second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [group["lr"] for group in second.param_groups] == [0.025, 0.025]
+    assert all(map(torch.equal, trained(whole, optimizer), trained(resumed, second)))
 
 
 def test_groups_take_their_own_arguments_in_order_after_the_rest() -> None:
