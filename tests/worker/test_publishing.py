@@ -1,0 +1,81 @@
+"""Finished epochs on their way: stored before they are seen, kept until they are taken, never changed once tried."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from core import faults
+from core.db import engine
+from core.messages import CheckpointRef, Publish
+from tests.worker.conftest import Desk, eventually
+from worker.folder import AttemptFolder
+from worker.ledger import Entry, Ledger
+from worker.publishing import Publisher
+
+
+def finished(folder: AttemptFolder, epoch: int) -> Publish:
+    """Write a checkpoint as the trainer does, and return what the trainer says then."""
+    data = f"state after {epoch}".encode()
+    name = f"checkpoint-{epoch}-{epoch}.pt"
+    (folder.path / name).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    reference = CheckpointRef(name=name, sha256=digest, size_bytes=len(data), epoch=epoch, step=epoch)
+    return Publish(checkpoint=reference, rows=[{"epoch": epoch, "step": epoch}], active_seconds=float(epoch))
+
+
+def test_rows_are_seen_only_once_their_checkpoint_is_stored(
+    make_desk: Callable[..., Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = tmp_path / "points"
+    points.mkdir()
+    monkeypatch.setattr(faults, "_folder", lambda: points)
+    desk = make_desk(artifacts_url=f"memory://{tmp_path.name}")
+    armed = points / "publish.stored"
+    armed.write_text("every raise EIO")
+    job_id = desk.submit(epochs=3)
+    carrying = desk.carry_in_background()
+    assert eventually((desk.site.settings.caches / "attempts" / job_id / "1" / "model.safetensors").exists)
+    assert desk.epochs(job_id) == []
+    armed.unlink()
+    carrying.join()
+    assert (desk.job(job_id).state, desk.epochs(job_id)) == ("succeeded", [1, 2, 3])
+
+
+def test_publication_that_may_be_committed_is_repeated_as_it_was(desk: Desk) -> None:
+    job_id = desk.submit(epochs=2)
+    claim = desk.claim()
+    assert claim is not None
+    folder = AttemptFolder(desk.site.storage, desk.site.settings.caches, job_id, claim.fence)
+    folder.make()
+    publisher = Publisher(claim, folder)
+    assert publisher.take(finished(folder, 1))
+    publisher.store()
+    with desk.site.database.session_scope() as session:
+        publisher.write(session)  # committed; then the connection breaks, and nobody hears of it
+    assert publisher.take(finished(folder, 2))
+    for _ in range(2):
+        publisher.store()
+        with desk.site.database.session_scope() as session:
+            publisher.write(session)
+        publisher.written()
+    assert desk.epochs(job_id) == [1, 2]
+    assert desk.job(job_id).checkpoint_epoch == 2
+
+
+def test_write_that_was_not_taken_is_repeated_in_its_place(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOCK_SECONDS", 0.05)
+    desk = make_desk()
+    ledger, done = Ledger(desk.site.database), list[int]()
+    for number in (1, 2):
+        ledger.add(Entry(lambda session: session.execute(text("SELECT 1")), after=lambda n=number: done.append(n)))
+    with desk.site.database.session_scope() as holding:  # SQLite's one writer: the database is away for others
+        holding.execute(text("SELECT 1"))
+        assert not ledger.flush()
+        assert done == []
+    assert eventually(ledger.flush)
+    assert done == [1, 2]
