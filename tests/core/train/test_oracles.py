@@ -10,26 +10,46 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from core.spec.job import GradientClipping, Regularization
+from core.train.build.muon import MuonWithAdamW
 from core.train.data import Split, TrainBatches
 from core.train.loop import fit
 from tests.core.train.small import are_equal, build, perceptron, two_moons, weights_of
 
 EPOCHS = 4
 
+
+def muon(weights: Any) -> Optimizer:
+    chosen = list(weights)
+    return MuonWithAdamW([{"params": chosen}], lr=0.02)
+
+
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "SGD": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9, nesterov=True),
     "Adam": lambda weights: torch.optim.Adam(weights, lr=0.01),
     "AdamW": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.1),
     "RMSprop": lambda weights: torch.optim.RMSprop(weights, lr=0.01, momentum=0.5),
+    "Adadelta": lambda weights: torch.optim.Adadelta(weights, lr=0.5),
+    "Adafactor": lambda weights: torch.optim.Adafactor(weights, lr=0.01),
+    "Adagrad": lambda weights: torch.optim.Adagrad(weights, lr=0.05),
+    "Adamax": lambda weights: torch.optim.Adamax(weights, lr=0.01),
+    "ASGD": lambda weights: torch.optim.ASGD(weights, lr=0.05),
+    "NAdam": lambda weights: torch.optim.NAdam(weights, lr=0.01),
+    "RAdam": lambda weights: torch.optim.RAdam(weights, lr=0.01),
+    "Rprop": lambda weights: torch.optim.Rprop(weights, lr=0.01),
+    "LBFGS": lambda weights: torch.optim.LBFGS(weights, lr=0.1, max_iter=3),
+    "MuonWithAdamW": muon,
 }
 SCHEDULERS: dict[str, Callable[[Optimizer, int], Any]] = {
     "none": lambda _optimizer, _steps: None,
+    "ExponentialLR": lambda optimizer, _steps: ExponentialLR(optimizer, gamma=0.7),
     "StepLR": lambda optimizer, _steps: StepLR(optimizer, step_size=2, gamma=0.1),
     "CosineAnnealingLR": lambda optimizer, _steps: CosineAnnealingLR(optimizer, T_max=EPOCHS),
-    "OneCycleLR": lambda optimizer, steps: OneCycleLR(optimizer, max_lr=0.05, total_steps=EPOCHS * steps),
+    "OneCycleLR": lambda optimizer, steps: OneCycleLR(
+        optimizer, max_lr=0.05, total_steps=EPOCHS * steps, cycle_momentum="betas" in optimizer.defaults
+    ),
     "ReduceLROnPlateau": lambda optimizer, _steps: ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.5),
 }
 
@@ -61,13 +81,11 @@ def test_weights_and_rates_equal_a_plain_loop(optimizer: str, schedule: str, tmp
     for epoch in range(1, EPOCHS + 1):
         model.train()
         for inputs, target in batches_of(train, epoch):
-            rate = optim.param_groups[0]["lr"]
-            optim.zero_grad()
-            cross_entropy(model(inputs), target).backward()
-            optim.step()
+            rate = [group["lr"] for group in optim.param_groups]
+            step_by_hand(model, optim, inputs, target)
             if schedule == "OneCycleLR":
                 scheduler.step()
-        rates.append([rate])
+        rates.append(rate)
         model.eval()
         with torch.no_grad():
             val_loss = float(cross_entropy(model(val.inputs), val.target))
@@ -77,6 +95,36 @@ def test_weights_and_rates_equal_a_plain_loop(optimizer: str, schedule: str, tmp
             scheduler.step()
     assert are_equal(weights_of(trainer.model), weights_of(model))
     assert [row["lr"] for row in recorder.rows] == rates
+
+
+def step_by_hand(model: nn.Module, optim: Optimizer, inputs: torch.Tensor, target: torch.Tensor) -> None:
+    def loss() -> torch.Tensor:
+        optim.zero_grad()
+        value = cross_entropy(model(inputs), target)
+        value.backward()
+        return value
+
+    if isinstance(optim, torch.optim.LBFGS):
+        optim.step(lambda: float(loss().detach()))
+    else:
+        loss()
+        optim.step()
+
+
+FORMULAS: dict[str, Callable[[int], float]] = {
+    "CosineAnnealingLR": lambda epoch: 0.1 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2,
+    "StepLR": lambda epoch: 0.1 * 0.1 ** (epoch // 2),
+    "ExponentialLR": lambda epoch: 0.1 * 0.7**epoch,
+}
+
+
+@pytest.mark.parametrize("schedule", FORMULAS)
+def test_recorded_rates_follow_the_closed_formula(schedule: str, tmp_path: Path) -> None:
+    trainer, recorder = build(tmp_path, scheduler=SCHEDULERS[schedule], epochs=EPOCHS)
+    fit(trainer)
+    expected = [[FORMULAS[schedule](epoch)] for epoch in range(EPOCHS)]
+    for row, rates in zip(recorder.rows, expected, strict=True):
+        assert row["lr"] == pytest.approx(rates, rel=1e-9)
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_all_samples(tmp_path: Path) -> None:
