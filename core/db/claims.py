@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Self, TypeVarTuple
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Select, insert, or_, select, update
+from sqlalchemy import Select, insert, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.db.clock import now
+from core.db.states import in_state
 from core.db.tables import Attempt, Job
 from core.db.transitions import FRESH, record
-
-Columns = TypeVarTuple("Columns")
 
 LEASE_SECONDS = 30.0  # a worker that is silent for so long has lost its jobs
 
@@ -97,8 +96,7 @@ class Waiting(NamedTuple):
 
 def waiting(session: Session, queues: Sequence[str], limit: int = 100) -> list[Waiting]:
     """Return the jobs of these queues that could be claimed now, the best first. Takes no lock."""
-    rows = session.execute(_claimable(select(Job.id, Job.queue), queues).limit(limit))
-    return [Waiting(*row) for row in rows]
+    return [Waiting(*row) for row in session.execute(_best(queues, limit, is_locking=False))]
 
 
 def claim(
@@ -114,10 +112,10 @@ def claim(
 
     PostgreSQL skips rows that others are just taking; SQLite's writers come one after another.
     """
-    best = _claimable(select(Job.id), queues).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+    best = _best(queues, 1, is_locking=True).subquery()
     job = session.scalars(
         update(Job)
-        .where(Job.id == best, Job.state == "queued")
+        .where(Job.id == select(best.c.id).scalar_subquery(), in_state("queued"))
         .values(
             {
                 "state": "running",
@@ -150,13 +148,30 @@ def claim(
     return Claim.of(job)
 
 
-def _claimable(statement: Select[*Columns], queues: Sequence[str]) -> Select[*Columns]:
-    return statement.where(
-        Job.state == "queued",
+def _best(queues: Sequence[str], limit: int, *, is_locking: bool) -> Select[Any]:
+    """Select id and queue of the jobs that could be claimed now, the best first.
+
+    The best of each queue are found by the index, which is ordered within a queue only, then compared: one condition
+    on all queues would sort everything that waits.
+    """
+    heads = [_head(queue, limit) for queue in dict.fromkeys(queues)]
+    if is_locking:
+        heads = [head.with_for_update(skip_locked=True) for head in heads]
+    found = union_all(*(select(head.subquery()) for head in heads)).subquery()
+    columns = found.c
+    return (
+        select(columns.id, columns.queue).order_by(columns.priority.desc(), columns.created_at, columns.id).limit(limit)
+    )
+
+
+def _head(queue: str, limit: int) -> Select[Any]:
+    statement = select(Job.id, Job.queue, Job.priority, Job.created_at).where(
+        in_state("queued"),
         Job.desired == "run",
-        Job.queue.in_(queues),
+        Job.queue == queue,
         or_(Job.run_after.is_(None), Job.run_after <= now()),
-    ).order_by(Job.priority.desc(), Job.created_at, Job.id)
+    )
+    return statement.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
 
 
 def current_checkpoint(job: Job) -> Checkpoint | None:

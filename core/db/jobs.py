@@ -131,7 +131,7 @@ def page(
     """Return up to `limit` jobs of the project beyond the id `after`, and whether there are more."""
     statement = select(Job).where(Job.project == project)
     if status is not None:
-        statement = statement.where(has_status(status))
+        statement = statement.where(has_status(status, is_indexed=name is None))
     if name is not None:
         statement = statement.where(Job.name == name)
     return keyset_page(session, statement, Job.id, after=after, limit=limit, order=order)

@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, literal
 
 from core.db.tables import Job
 
@@ -53,9 +53,25 @@ def is_terminal(job: Job) -> bool:
     return job.state in TERMINAL
 
 
-def has_status(status: Status) -> ColumnElement[bool]:
-    """Return the condition under which a row has that `status` on the wire."""
+def in_state(state: State) -> ColumnElement[bool]:
+    """Return the condition under which a row has that state, with the word in the statement's text.
+
+    The indexes of waiting and running jobs are partial. As a parameter the word would keep PostgreSQL from using them
+    in a prepared plan, which it makes once for all parameters, perhaps while the table is still small.
+    """
+    return Job.state == literal(state, literal_execute=True)
+
+
+def has_status(status: Status, *, is_indexed: bool = True) -> ColumnElement[bool]:
+    """Return the condition under which a row has that `status` on the wire.
+
+    Args:
+        status: the wire's word.
+        is_indexed: false keeps the condition from choosing the index, where another one finds fewer rows. SQLite has
+            no statistics and takes a state, which most rows may have, for as rare as a name.
+    """
+    state = Job.state if is_indexed else Job.state.concat("")
     for desired, word in _RUNNING.items():
         if word == status:
-            return and_(Job.state == "running", Job.desired == desired)
-    return Job.state == status
+            return and_(state == "running", Job.desired == desired)
+    return state == status

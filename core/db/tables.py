@@ -108,7 +108,8 @@ class Job(Base):
         Index("ix_jobs_lease", "lease_until",
               postgresql_where=text("state = 'running'"), sqlite_where=text("state = 'running'")),
         Index("ix_jobs_project_id", "project", "id"),
-        Index("ix_jobs_project_state_id", "project", "state", "id"),
+        Index("ix_jobs_project_name_id", "project", "name", "id"),
+        Index("ix_jobs_project_state_id_queue", "project", "state", "id", "queue"),
     )  # fmt: skip
 
 

@@ -86,8 +86,9 @@ def test_a_failed_step_leaves_the_database_as_it_was(
 ) -> None:
     scripts = tmp_path / "migrations"
     shutil.copytree(migrate.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    step = 'revision = "0002"\ndown_revision = "0001"\ndef upgrade():\n    raise RuntimeError("planted")\n'
-    (scripts / "versions" / "0002_fails.py").write_text(step)
+    head = migrate.head()
+    step = f'revision = "9998"\ndown_revision = "{head}"\ndef upgrade():\n    raise RuntimeError("planted")\n'
+    (scripts / "versions" / "9998_fails.py").write_text(step)
     monkeypatch.setattr(migrate, "scripts", lambda: scripts)
     with pytest.raises(RuntimeError, match="planted"):
         migrate.upgrade(empty_url)
