@@ -11,8 +11,11 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 CHUNK_BYTES = 1 << 20
 KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
@@ -32,6 +35,16 @@ def is_full(error: BaseException) -> bool:
         return False
     says_how_much = error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
     return says_how_much or error.errno in (errno.ENOSPC, errno.EDQUOT)  # NumPy's writer drops the number
+
+
+class Stored(NamedTuple):
+    """A file as it was found."""
+
+    key: str
+    """Where it is; parts may begin with a dot, as those of half-written files do."""
+    size_bytes: int
+    modified_at: float | None
+    """Seconds since 1970; None where the store does not say."""
 
 
 class Storage:
@@ -100,6 +113,57 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._remote.rm_file(self._at(key))
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names directly below a prefix, folders and files."""
+        place = self.local_path(prefix)
+        if place is not None:
+            return sorted(os.listdir(place)) if place.is_dir() else []  # noqa: PTH208 - names only, of many thousands
+        self._remote.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(
+                path.rstrip("/").rpartition("/")[2] for path in self._remote.ls(self._at(prefix), detail=False)
+            )
+        return []
+
+    def walk(self, prefix: str) -> Iterator[Stored]:
+        """Yield every file below a prefix, half-written ones too."""
+        place = self.local_path(prefix)
+        if place is not None and self._folder is not None:
+            yield from _walk(self._folder, place)
+            return
+        start = len(self._at(""))
+        for path, about in self._remote.find(self._at(prefix), detail=True).items():
+            yield Stored(path[start:], int(about["size"]), _modified_at(about))
+
+    def remove(self, file: Stored) -> bool:
+        """Remove a file that `walk` has found, unless it was written again since; return whether it is gone.
+
+        In a folder it is moved aside before it is looked at once more, so that no writer can come in between.
+        """
+        if self._folder is None:
+            self._remote.rm_file(self._at(file.key))
+            return True
+        place = self._folder / file.key
+        aside = place.with_name(f".gone-{uuid.uuid4().hex}")
+        try:
+            place.rename(aside)
+        except FileNotFoundError:
+            return False
+        if aside.lstat().st_mtime != file.modified_at and not place.exists():
+            aside.rename(place)
+            return False
+        aside.unlink()
+        return True
+
+    def prune(self, prefix: str) -> None:
+        """Remove the folders at and below a prefix that hold no file; object stores have none."""
+        place = self.local_path(prefix)
+        if place is None:
+            return
+        for folder, _, _ in os.walk(place, topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                Path(folder).rmdir()
+
     def delete_prefix(self, prefix: str) -> None:
         """Remove everything whose key begins with `prefix` + `/`."""
         place = self.local_path(prefix.rstrip("/"))
@@ -111,6 +175,23 @@ class Storage:
 
     def _at(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key}"
+
+
+def _walk(root: Path, place: Path) -> Iterator[Stored]:
+    for folder, _, names in os.walk(place):
+        for name in names:
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                about = path.lstat()
+                yield Stored(path.relative_to(root).as_posix(), about.st_size, about.st_mtime)
+
+
+def _modified_at(about: dict[str, Any]) -> float | None:
+    """Return when an object was written; each kind of store has its own word for it."""
+    moment = next((about[name] for name in ("LastModified", "mtime", "updated", "created") if about.get(name)), None)
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return moment.timestamp() if isinstance(moment, datetime) else moment
 
 
 def _check(key: str) -> None:

@@ -1,5 +1,6 @@
 """The order of one attempt: everything the trainer needs, as local files and plain values. No credential is in it."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,10 @@ def fetched(storage: Storage, key: str, place: Path) -> Path:
     local = storage.local_path(key)
     if local is not None:
         return local
-    if not place.is_file() and storage.exists(key):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        storage.fetch(key, place)
+    try:
+        os.utime(place)  # in use: retention looks at the time
+    except FileNotFoundError:
+        if storage.exists(key):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            storage.fetch(key, place)
     return place
