@@ -90,7 +90,7 @@ class Started(Message):
     type: Literal["started"] = "started"
     resolved_spec: dict[str, Any]
     numerics: dict[str, Any]
-    """`{"device", "threads", "isa", "torch", "torchvision"}`."""
+    """`{"device", "threads", "isa", "cpu", "cpu_flags", "torch", "torchvision"}`."""
     from_epoch: int
     """Finished epochs at the start: 0, or the checkpoint's."""
     warnings: list[dict[str, Any]] = []

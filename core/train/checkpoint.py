@@ -1,8 +1,29 @@
-"""Checkpoints as files that survive a crash: temporary name, fsync, rename, fsync of the folder, SHA-256."""
+"""Checkpoints as files that survive a crash: temporary name, fsync, rename, fsync of the folder, SHA-256.
+
+A file is a line of text, the header, and behind it what `torch.save` wrote::
+
+    epochd-checkpoint {"format": 2, "torch": "2.15.0", "version": "0.1.0"}
+
+The header can be read by every later and earlier version, before anything is unpickled. Files of format 1 have none.
+
+Only damage makes a resume fall back to the checkpoint before: the file is gone, or its bytes are not those that were
+published. A sound file that this version cannot read (a newer version wrote it, it holds code, it does not fit the
+job) ends the attempt with `checkpoint_invalid` instead. Neither is such a file changed nor are epochs computed again
+without a word: the version that wrote it can still go on from it.
+
+    CheckpointInvalid          it cannot be resumed from
+    └── CheckpointDamaged      its bytes are not those that were published
+"""
 
 import hashlib
 import io
+import json
 import os
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +32,26 @@ import torch
 from core.faults import hit
 from core.messages import CheckpointRef
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files that are written here. Whoever raises it adds to `UPGRADES` and runs tests/fixtures/make_checkpoint."""
+MAGIC = b"epochd-checkpoint "
+MAX_HEADER_BYTES = 4096
+ZIP_MAGIC = b"PK\x03\x04"
+"""What `torch.save` writes begins with it, and so do files of format 1."""
 KEPT = 2
-"""A checkpoint that turns out bad falls back to the one before."""
+"""A checkpoint that turns out damaged falls back to the one before."""
+OPEN = frozenset({"model", "optimizer", "scheduler", "val_metrics", "metrics", "weights", "last_check"})
+"""Parts of a state whose keys follow from what was trained so far; who loads them checks them."""
+
+State = dict[str, Any]
 
 
 class CheckpointInvalid(Exception):
-    """No checkpoint that was published can be read."""
+    """The job cannot be resumed from a checkpoint."""
+
+
+class CheckpointDamaged(CheckpointInvalid):
+    """The file is gone, or its bytes are not those that were published."""
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> str:
@@ -53,51 +87,173 @@ class FolderStore:
     def save(self, state: dict[str, Any], *, epoch: int, step: int) -> CheckpointRef:
         """Write `state` and forget the third last checkpoint."""
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **state}, buffer)
+        buffer.write(header())
+        torch.save(state, buffer)
         data = buffer.getbuffer()
-        path = self.folder / f"checkpoint-{epoch}-{step}.pt"
+        path = self._free_path(f"checkpoint-{epoch}-{step}")
         sha256 = write_durably(path, data)
-        self.written = [other for other in self.written if other != path] + [path]
+        self.written.append(path)
         for old in self.written[:-KEPT]:
             old.unlink(missing_ok=True)
         del self.written[:-KEPT]
         return CheckpointRef(name=path.name, sha256=sha256, size_bytes=len(data), epoch=epoch, step=step)
 
+    def _free_path(self, name: str) -> Path:
+        """Return a path that no kept checkpoint has: a published file is never written over."""
+        path, number = self.folder / f"{name}.pt", 1
+        while path in self.written:
+            number += 1
+            path = self.folder / f"{name}-{number}.pt"
+        return path
 
-def load(path: Path, sha256: str, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint whose digest is known.
+
+def header() -> bytes:
+    """Return the first line of a checkpoint that is written now."""
+    try:
+        ours = version("epochd")
+    except PackageNotFoundError:
+        ours = "unknown"  # run from a folder that was never installed
+    about = {"format": FORMAT, "version": ours, "torch": torch.__version__}
+    return MAGIC + json.dumps(about, sort_keys=True).encode() + b"\n"
+
+
+def from_format_1(state: State) -> State:
+    """Return the state of format 1, which had the format's number among its parts."""
+    if state.get("format") != 1:
+        raise CheckpointInvalid(f"it says format {state.get('format')} where a file without a header has format 1")
+    return {name: part for name, part in state.items() if name != "format"}
+
+
+UPGRADES: Mapping[int, Callable[[State], State]] = {1: from_format_1}
+"""From each older format to the one after it."""
+
+
+def load(path: Path, sha256: str) -> State:
+    """Read a checkpoint whose digest is known, of this format or an older one; its tensors are on the CPU.
 
     Raises:
-        CheckpointInvalid: it is gone, damaged, or of another format.
+        CheckpointDamaged: it is gone, or not what was published.
+        CheckpointInvalid: a newer version wrote it, or it holds what is no state of a training.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointInvalid(f"{path.name} cannot be read: {error}") from error
+        raise CheckpointDamaged(f"{path.name} cannot be read: {error}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise CheckpointInvalid(f"{path.name} has digest {found}, not {sha256} as published")
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    if state["format"] != FORMAT:
-        raise CheckpointInvalid(f"{path.name} has format {state['format']}; this version reads {FORMAT}")
+        raise CheckpointDamaged(f"{path.name} has digest {found}, not {sha256} as published")
+    try:
+        return _parsed(data)
+    except CheckpointInvalid as invalid:
+        raise CheckpointInvalid(f"{path.name} cannot be resumed from: {invalid}") from invalid
+
+
+def _parsed(data: bytes) -> State:
+    about, size = read_header(data)
+    number = about["format"]
+    if number > FORMAT:
+        raise CheckpointInvalid(
+            f"it has format {number}, written by version {about.get('version', 'unknown')}; this version reads up to "
+            f"format {FORMAT}. Nothing of it was changed: run the job on the version that wrote it, or start anew"
+        )
+    with fitting("what is in it does not fit together"):
+        state = _unpickled(data, size)
+    for older in range(number, FORMAT):
+        state = UPGRADES[older](state)
     return state
 
 
-def load_first(paths: list[str], digests: list[str], device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read the first of the two best choices that is sound.
+def read_header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Return what the header says (at least `format`), and how many bytes it takes.
+
+    Raises:
+        CheckpointInvalid: there is none, or not in words that can be understood.
+    """
+    if data.startswith(ZIP_MAGIC):
+        return {"format": 1}, 0
+    end = data.find(b"\n", 0, MAX_HEADER_BYTES)
+    if not data.startswith(MAGIC) or end < 0:
+        raise CheckpointInvalid("it does not begin as a checkpoint does")
+    try:
+        about = json.loads(data[len(MAGIC) : end])
+    except ValueError as error:
+        raise CheckpointInvalid(f"its header is not JSON: {error}") from error
+    number = about.get("format") if isinstance(about, dict) else None
+    if type(number) is not int or number < 1:
+        raise CheckpointInvalid("its header names no format")
+    return about, end + 1
+
+
+def _unpickled(data: bytes, start: int) -> State:
+    file = io.BytesIO(data)
+    file.seek(start)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointInvalid(
+            f"it holds more than tensors and plain values ({name[1] if name else 'foreign objects'}), which might run "
+            "code, so nothing of it was loaded. Find out who can write to the artifact store"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointInvalid(f"it holds a {type(state).__name__}, not the state of a training")
+    return state
+
+
+def load_first(paths: list[str], digests: list[str]) -> tuple[State | None, list[str]]:
+    """Read the first of the two best choices that is not damaged.
 
     Returns:
         The state (None when there is nothing to resume from), and what was wrong with those passed over.
 
     Raises:
-        CheckpointInvalid: two were tried and neither is sound.
+        CheckpointDamaged: two were tried and both are damaged.
+        CheckpointInvalid: one is sound, but cannot be resumed from here; an older one is not tried.
     """
     problems: list[str] = []
     for path, digest in list(zip(paths, digests, strict=True))[:KEPT]:
         try:
-            return load(Path(path), digest, device), problems
-        except CheckpointInvalid as invalid:
-            problems.append(str(invalid))
+            return load(Path(path), digest), problems
+        except CheckpointDamaged as damaged:
+            problems.append(str(damaged))
     if len(problems) == KEPT:
-        raise CheckpointInvalid("; ".join(problems))
+        raise CheckpointDamaged(f"{'; '.join(problems)}. Check the artifact store")
     return None, problems
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Turn the ways in which a state can be other than expected into one error that says `what` is wrong.
+
+    Raises:
+        CheckpointInvalid: something within was other than expected.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, EOFError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise
+        raise CheckpointInvalid(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def check_keys(state: State, expected: State) -> None:
+    """Compare a state with that of the trainer that is to load it, part by part.
+
+    Raises:
+        CheckpointInvalid: parts are missing, or nobody knows them.
+    """
+    misfits = list(_misfits(state, expected, ""))
+    if misfits:
+        raise CheckpointInvalid(f"the checkpoint does not fit the job: {'; '.join(misfits)}")
+
+
+def _misfits(found: Any, expected: Any, at: str) -> Iterator[str]:
+    if not isinstance(found, dict) or not isinstance(expected, dict):
+        if isinstance(found, dict) or isinstance(expected, dict):
+            yield f"{at} is {'unknown' if isinstance(found, dict) else 'missing'}"
+        return
+    yield from (f"{at}{'.' if at else ''}{name} is missing" for name in expected if name not in found)
+    yield from (f"{at}{'.' if at else ''}{name} is unknown" for name in found if name not in expected)
+    for name in expected:
+        if name in found and name not in OPEN:
+            yield from _misfits(found[name], expected[name], f"{at}{'.' if at else ''}{name}")

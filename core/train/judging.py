@@ -54,9 +54,10 @@ class Best:
         """Return value, epoch and weights, for the checkpoint."""
         return {"value": self.value, "epoch": self.epoch, "weights": self.weights}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on where `state` was taken."""
-        self.value, self.epoch, self.weights = state["value"], state["epoch"], dict(state["weights"])
+        self.value, self.epoch = state["value"], state["epoch"]
+        self.weights = {name: weight.to(device) for name, weight in state["weights"].items()}
 
 
 class Judge:
@@ -122,11 +123,11 @@ class Judge:
             else None,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on where `state` was taken."""
         if self.stopper:
             self.stopper.load_state_dict(state["stopper"])
         self.rules.load_state_dict(state["rules"])
-        self.best.load_state_dict(state["best"])
+        self.best.load_state_dict(state["best"], device)
         self.decisions = list(state["decisions"])
         self.last_check = Check(**state["last_check"]) if state["last_check"] else None

@@ -1,11 +1,16 @@
-"""What decides the bits: device, threads, instruction set, versions."""
+"""What decides the bits: device, threads, processor, versions."""
 
 import os
+import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
+CPU_INFO = Path("/proc/cpuinfo")
+VECTOR_FLAGS = ("amx", "avx", "f16c", "fma", "sse4", "asimd", "bf16", "i8mm", "sve")
+"""What the names of vector instructions begin with; oneDNN and MKL choose their kernels by them."""
 TINY_FLOPS = 50_000_000
 """Below so many operations a batch, starting a second thread costs more than it brings."""
 
@@ -34,12 +39,33 @@ def settle(threads: int, *, is_deterministic: bool) -> None:
 
 
 def fingerprint(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return what must be equal for two runs of one spec and seed to give the same bits on a CPU."""
+    """Return what must be equal for two runs of one spec and seed to give the same bits on a CPU.
+
+    torch's `isa` says which of its own kernels run. The libraries below it look closer: they choose by single
+    instructions and by the sizes of the caches, for which `cpu` stands.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "device": name,
         "threads": threads,
         "isa": torch.backends.cpu.get_cpu_capability(),
+        **processor(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
+    }
+
+
+def processor() -> dict[str, str]:
+    """Return the processor's name with its numbers, and its vector instructions, as Linux tells them."""
+    facts: dict[str, str] = {}
+    if CPU_INFO.is_file():
+        first, _, _ = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")
+        facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    numbers = [
+        facts[name] for name in ("cpu family", "model", "stepping", "CPU implementer", "CPU part") if name in facts
+    ]
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {
+        "cpu": " ".join([facts.get("model name") or platform.machine(), *numbers]),
+        "cpu_flags": " ".join(sorted(flag for flag in flags if flag.startswith(VECTOR_FLAGS))),
     }

@@ -98,7 +98,7 @@ class Attempt:
             is_start_published=bool(order.checkpoints),
         )
         trainer = assemble(spec, data, job, batches, seed=seed, device=device, watch=self.watch, journal=journal)
-        state, problems = load_first(order.checkpoints, order.checkpoint_digests, device)
+        state, problems = load_first(order.checkpoints, order.checkpoint_digests)
         warnings.extend({"pointer": "", "code": "checkpoint_passed_over", "detail": problem} for problem in problems)
         if state is not None:
             trainer.load_state_dict(state)
@@ -149,7 +149,7 @@ class Attempt:
     def _stopped(self, reason: str) -> Stopped:
         """Save where it stands; a cancelled job needs that only for rows that nobody has seen yet."""
         trainer = self.trainer
-        if trainer is not None and trainer.at.stop_reason is None and (reason != "cancel" or trainer.journal.rows):
+        if trainer is not None and trainer.is_under_way and (reason != "cancel" or trainer.journal.rows):
             trainer.save()
         return Stopped(reason=reason, active_seconds=self.watch.active_seconds)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from core.messages import Progress, StopReason
 from core.train.averaging import WeightAverage
+from core.train.checkpoint import check_keys, fitting
 from core.train.data import Batch, EvalBatches, TrainBatches
 from core.train.evaluating import Evaluator, by_monitor
 from core.train.journal import Journal
@@ -48,6 +49,11 @@ class Trainer:
         """Of the last validation in the epoch that runs."""
         self.at = Position()
         self.resumed_at = watch.clock()
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a checkpoint would hold anything that the last one does not: not before the first row or update."""
+        return self.at.stop_reason is None and (self.at.step > 0 or self.at.is_start_evaluated)
 
     @property
     def judged_model(self) -> nn.Module:
@@ -209,14 +215,26 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state` was taken."""
+        """Go on exactly where `state` was taken.
+
+        No batch is replayed: the order of an epoch's samples and the draws of its transforms are functions of seed,
+        epoch and batch number, and the position says which batch is next.
+
+        Raises:
+            CheckpointInvalid: the state of another training, or one that lacks something.
+        """
+        check_keys(state, self.state_dict())
+        with fitting("the checkpoint does not fit the job"):
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.schedule.load_state_dict(state["schedule"])
-        self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.load_state_dict(state["updater"], self.device)
+        self.updater.load_optimizer(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.judge.load_state_dict(state["judge"])
+        self.judge.load_state_dict(state["judge"], self.device)
         self.val_metrics = state["val_metrics"]
         self.at = Position(**state["position"])
         set_rng_state(state["rng"], self.device)

@@ -172,6 +172,16 @@ class Updater:
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
 
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Go on with the optimizer's `state`, which torch rounds to the number format of the weights: undo that."""
+        self.optimizer.load_state_dict(state)
+        saved, loaded = state["state"], self.optimizer.state_dict()["state"]
+        for index, values in loaded.items():
+            for name, value in values.items():
+                before = saved.get(index, {}).get(name)
+                if isinstance(value, Tensor) and isinstance(before, Tensor) and value.dtype != before.dtype:
+                    values[name] = before.to(value.device)
+
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context in which the forward pass runs in `precision`."""

@@ -129,7 +129,7 @@ class Job:
         """Return this job as it was known after so many publications of its first attempt, which then died."""
         job = Job(self.attempts[0].started.resolved_spec, folder)
         job.publications = self.publications[:publications]
-        job.files, job.numerics = self.files, self.numerics
+        job.files, job.numerics = dict(self.files), self.numerics
         return job
 
     @property

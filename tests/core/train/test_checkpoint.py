@@ -6,8 +6,6 @@ import torch
 
 from core.train.checkpoint import CheckpointInvalid, FolderStore, load, load_first
 
-CPU = torch.device("cpu")
-
 
 def save(folder: Path, step: int) -> tuple[str, str]:
     reference = FolderStore(folder).save({"weight": torch.full((3,), float(step))}, epoch=step, step=step)
@@ -16,7 +14,7 @@ def save(folder: Path, step: int) -> tuple[str, str]:
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     path, sha256 = save(tmp_path, 4)
-    assert load(Path(path), sha256, CPU)["weight"].tolist() == [4.0, 4.0, 4.0]
+    assert load(Path(path), sha256)["weight"].tolist() == [4.0, 4.0, 4.0]
     assert Path(path).name == "checkpoint-4-4.pt"
     assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
 
@@ -36,7 +34,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, tmp_path
         Path(newest).unlink()
     else:
         Path(newest).write_bytes(data[:-9] if damage == "truncated" else data[:100] + b"\x00\xff" + data[102:])
-    state, problems = load_first([newest, before], [newest_sha256, before_sha256], CPU)
+    state, problems = load_first([newest, before], [newest_sha256, before_sha256])
     assert state is not None
     assert state["weight"][0] == 1.0
     assert len(problems) == 1
@@ -46,8 +44,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, tmp_path
 def test_two_damaged_checkpoints_are_an_error_that_names_both(tmp_path: Path) -> None:
     paths = [str(tmp_path / "checkpoint-2-2.pt"), str(tmp_path / "checkpoint-1-1.pt")]
     with pytest.raises(CheckpointInvalid, match=r"checkpoint-2-2.*checkpoint-1-1"):
-        load_first(paths, ["", ""], CPU)
+        load_first(paths, ["", ""])
 
 
 def test_nothing_to_resume_from_is_a_fresh_start() -> None:
-    assert load_first([], [], CPU) == (None, [])
+    assert load_first([], []) == (None, [])

@@ -1,4 +1,6 @@
+import platform
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,9 +26,31 @@ def test_without_a_gpu_auto_is_the_cpu() -> None:
 
 def test_the_fingerprint_names_what_decides_the_bits() -> None:
     fingerprint = numerics.fingerprint(CPU, 3)
-    assert list(fingerprint) == ["device", "threads", "isa", "torch", "torchvision"]
+    assert list(fingerprint) == ["device", "threads", "isa", "cpu", "cpu_flags", "torch", "torchvision"]
+    assert fingerprint == numerics.fingerprint(CPU, 3)
     assert fingerprint["threads"] == 3
     assert fingerprint["isa"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_processors_of_one_instruction_set_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "CPU_INFO", tmp_path / "cpuinfo")
+    text = (
+        "processor\t: 0\ncpu family\t: 6\nmodel\t\t: {}\nmodel name\t: Xeon\nstepping\t: 8\nflags\t\t: fpu {}avx2\n\n"
+    )
+    found = []
+    for model, flags in ((143, "amx_bf16 "), (143, ""), (85, "")):
+        numerics.CPU_INFO.write_text(text.format(model, flags) * 2)
+        found.append(numerics.processor())
+    assert found[0] == {"cpu": "Xeon 6 143 8", "cpu_flags": "amx_bf16 avx2"}
+    assert found[1] == {"cpu": "Xeon 6 143 8", "cpu_flags": "avx2"}
+    assert found[2] == {"cpu": "Xeon 6 85 8", "cpu_flags": "avx2"}
+
+
+def test_without_the_facts_of_linux_a_processor_is_its_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numerics, "CPU_INFO", tmp_path / "missing")
+    assert numerics.processor() == {"cpu": platform.machine(), "cpu_flags": ""}
 
 
 def draw() -> tuple[float, float, float, float]:
