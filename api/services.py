@@ -43,7 +43,7 @@ class Services:
             storage=Storage(settings.storage_url),
             preflight=Preflight(template, settings),
             changes=Changes(database),
-            telemetry=Telemetry(database),
+            telemetry=Telemetry(database, settings),
             gate=Gate(database, settings),
             doorbell=None if settings.is_embedded else make_celery(settings),
             broker=None if settings.broker_url is None else Broker(settings.broker_url.get_secret_value()),
@@ -63,4 +63,4 @@ class Services:
     def ring(self, job: Job) -> None:
         """Tell workers that a job waits; after the commit, and whether it succeeds or not."""
         if self.doorbell is not None:
-            ring(self.doorbell, job.queue, job.id)
+            self.telemetry.rung(was_taken=ring(self.doorbell, job.queue, job.id))

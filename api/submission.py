@@ -69,7 +69,8 @@ async def check(svc: Services, prepared: Prepared) -> dict[str, Any]:
     Raises:
         ChildFailed: there is none.
     """
-    return await svc.preflight.check(prepared.pinned, prepared.uploads)
+    with svc.telemetry.preflight():
+        return await svc.preflight.check(prepared.pinned, prepared.uploads)
 
 
 async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tuple[Job, bool]:

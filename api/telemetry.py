@@ -1,25 +1,51 @@
-"""Numbers for Prometheus: requests of this process, and jobs as the database has them."""
+"""Numbers for Prometheus: requests of this process, and jobs, workers and queues as the database has them."""
 
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.db import workers
+from api.happenings import Happenings
+from api.outage import Outage
+from core.db import figures, workers
 from core.db.engine import Database
+from core.db.figures import SETTLED_SECONDS
+from core.db.tables import Worker
+from core.errors import ChildFailed
+from core.settings import Settings
+from core.storage import Storage
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+PREFLIGHT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Family = GaugeMetricFamily | CounterMetricFamily
 
 
 class Telemetry:
-    """Counters of one application; none of them is global."""
+    """Counters of one application; none of them is global.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: has the jobs.
+        settings: of the deployment.
+        settled_seconds: events are counted once they are so old.
+    """
+
+    def __init__(self, database: Database, settings: Settings, *, settled_seconds: float = SETTLED_SECONDS) -> None:
         self._database = database
+        self._settings = settings
+        self._settled_seconds = settled_seconds
+        self._happenings = Happenings()
+        self._outage = Outage(database.engine)
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "epochd_http_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
         )
@@ -30,6 +56,40 @@ class Telemetry:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._preflight_seconds = Histogram(
+            "epochd_preflight_seconds",
+            "From asking for a preflight to its report.",
+            buckets=PREFLIGHT_BUCKETS,
+            registry=self.registry,
+        )
+        self._preflight_failures = Counter(
+            "epochd_preflight_failures", "Preflights without a report; jobs are accepted all the same.",
+            registry=self.registry,
+        )  # fmt: skip
+        self._rings = Counter(
+            "epochd_rings", "Rings of the doorbell, by whether the broker was heard to take them.", ["result"],
+            registry=self.registry,
+        )  # fmt: skip
+        for result in ("taken", "unanswered"):
+            self._rings.labels(result)
+        build = Gauge("epochd_build_info", "Always 1; the version is the label.", ["version"], registry=self.registry)
+        build.labels(_version()).set(1)
+
+    @contextmanager
+    def preflight(self) -> Generator[None]:
+        """Measure a preflight."""
+        began = time.perf_counter()
+        try:
+            yield
+        except ChildFailed:
+            self._preflight_failures.inc()
+            raise
+        finally:
+            self._preflight_seconds.observe(time.perf_counter() - began)
+
+    def rung(self, *, was_taken: bool) -> None:
+        """Count a ring of the doorbell."""
+        self._rings.labels("taken" if was_taken else "unanswered").inc()
 
     def exposition(self, project: str | None) -> bytes:
         """Return everything in Prometheus' text format.
@@ -41,24 +101,88 @@ class Telemetry:
             DatabaseAway: the jobs cannot be counted.
         """
         with self._database.session_scope(write=False) as session:
-            counts = workers.states(session, project)
-        jobs = CollectorRegistry()
-        jobs.register(_Jobs(counts))
-        return generate_latest(self.registry) + generate_latest(jobs)
+            self._happenings.look(session, settled_seconds=self._settled_seconds)
+            families = [*_jobs(session, project), *_workers(workers.listing(session))]
+        families += [*self._happenings.collect(project), self._away(), _free_bytes(self._settings)]
+        rows = CollectorRegistry()
+        rows.register(_Collected(families))
+        return generate_latest(self.registry) + generate_latest(rows)
+
+    def _away(self) -> CounterMetricFamily:
+        help_text = "Time in which this process could not reach the database."
+        return CounterMetricFamily("epochd_database_away_seconds", help_text, value=self._outage.seconds)
 
 
-class _Jobs:
-    """Jobs by state."""
+class _Collected:
+    """Families that were read a moment ago."""
 
-    def __init__(self, counts: dict[str, int]) -> None:
-        self._counts = counts
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Any]:
-        """Yield one gauge."""
-        family = GaugeMetricFamily("epochd_jobs", "Jobs by state.", labels=["state"])
-        for state, count in self._counts.items():
-            family.add_metric([state], count)
-        yield family
+        """Yield them."""
+        yield from self._families
+
+
+def _jobs(session: Session, project: str | None) -> Iterator[Family]:
+    by_state = GaugeMetricFamily("epochd_jobs", "Jobs by state.", labels=["state"])
+    for state, count in workers.states(session, project).items():
+        by_state.add_metric([state], count)
+    yield by_state
+    by_queue = GaugeMetricFamily(
+        "epochd_queue_jobs", "Jobs that have not ended, by queue and state.", labels=["queue", "state"]
+    )
+    for queue, state, count in figures.active(session, project):
+        by_queue.add_metric([queue, state], count)
+    yield by_queue
+    waiting = GaugeMetricFamily(
+        "epochd_oldest_waiting_seconds", "For how long the oldest job of a queue could have begun.", labels=["queue"]
+    )
+    for queue, seconds in figures.waiting_seconds(session, project).items():
+        waiting.add_metric([queue], seconds)
+    yield waiting
+    over = figures.leases_over(session, project)
+    yield GaugeMetricFamily("epochd_leases_over", "Running jobs whose lease is over and not reaped yet.", value=over)
+
+
+def _workers(found: Iterable[Worker]) -> Iterator[Family]:
+    there = GaugeMetricFamily("epochd_workers", "Workers that gave a sign of life lately.", labels=["state", "version"])
+    slots = GaugeMetricFamily("epochd_slots", "Attempts that workers of a queue can run at once.", labels=["queue"])
+    numbers: dict[tuple[str, str], int] = {}
+    by_queue: dict[str, int] = {}
+    for worker in found:
+        state = "draining" if worker.is_draining else "ready"
+        numbers[state, worker.version] = numbers.get((state, worker.version), 0) + 1
+        for queue in worker.queues if not worker.is_draining else ():
+            by_queue[queue] = by_queue.get(queue, 0) + worker.slots
+    for labels, number in sorted(numbers.items()):
+        there.add_metric(labels, number)
+    for queue, number in sorted(by_queue.items()):
+        slots.add_metric([queue], number)
+    yield from (there, slots)
+
+
+def _free_bytes(settings: Settings) -> Family:
+    """Return how much space is left where this process writes; an object store has no such number."""
+    family = GaugeMetricFamily("epochd_free_bytes", "Free space of this machine's folders.", labels=["folder"])
+    places = {"data": settings.home, "cache": settings.caches}
+    artifacts = Storage(settings.storage_url).local_path("jobs")
+    if artifacts is not None:
+        places["artifacts"] = artifacts
+    for name, place in places.items():
+        family.add_metric([name], shutil.disk_usage(_existing(place)).free)
+    return family
+
+
+def _existing(place: Path) -> Path:
+    return place if place.exists() else _existing(place.parent)
+
+
+def _version() -> str:
+    try:
+        return version("epochd")
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "0"
 
 
 class Measured:

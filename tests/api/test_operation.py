@@ -1,17 +1,26 @@
 """Components, queue, workers, keys, health and Prometheus over HTTP."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from api.outage import Outage
 from api.services import Services
 from core.db import workers
+from core.db.engine import Database
+from core.errors import DatabaseAway
 from core.process import Template
 from core.settings import Settings
 from tests.api.conftest import near
-from tests.api.work import Work
+from tests.api.work import Work, row
+from tests.core.db import given
+from tests.servers import Postgres
 
 Json = dict[str, Any]
 
@@ -140,6 +149,196 @@ class TestPrometheus:
         assert 'route="none",status="404"' in text
         assert 'epochd_jobs{state="queued"} 1.0' in text
         assert job["id"] not in text
+
+
+class Figures:
+    """What Prometheus' own parser reads."""
+
+    def __init__(self, client: TestClient, **headers: str) -> None:
+        answer = client.get("/metrics", headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"].startswith("text/plain")
+        self.families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+        self._values = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in self.families.values()
+            for sample in family.samples
+        }
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self._values.get((name, frozenset(labels.items())))
+
+
+class TestFigures:
+    """Names, kinds and values of what operators watch."""
+
+    @pytest.fixture
+    def client(self, settings: Settings, no_template: Template) -> Iterator[TestClient]:
+        app = create_app(settings, template=no_template)
+        services: Services = app.state.services
+        services.telemetry._settled_seconds = -1.0  # nothing else writes: no event hides
+        with near(app) as client:
+            client.get("/metrics")  # counters begin with the first look
+            yield client
+
+    @pytest.fixture
+    def work(self, client: TestClient) -> Work:
+        return Work(cast("Any", client.app).state.services.database)
+
+    def test_every_family_has_help_a_kind_and_a_conventional_name(self, client: TestClient) -> None:
+        families = Figures(client).families
+        own = {name: family for name, family in families.items() if name.startswith("epochd_")}
+        assert {
+            "epochd_jobs", "epochd_queue_jobs", "epochd_oldest_waiting_seconds", "epochd_leases_over",
+            "epochd_workers", "epochd_slots", "epochd_jobs_accepted", "epochd_jobs_ended", "epochd_epochs_published",
+            "epochd_attempts_started", "epochd_attempts_ended", "epochd_database_away_seconds", "epochd_free_bytes",
+            "epochd_preflight_seconds", "epochd_preflight_failures", "epochd_rings", "epochd_build_info",
+            "epochd_http_requests", "epochd_http_request_seconds",
+        } <= own.keys()  # fmt: skip
+        assert all(family.documentation and family.type != "unknown" for family in own.values())
+        counters = [sample.name for family in own.values() if family.type == "counter" for sample in family.samples]
+        assert all(name.endswith(("_total", "_created")) for name in counters)
+        assert "process_open_fds" in families
+
+    def test_job_is_counted_from_its_creation_to_its_end(self, client: TestClient, spec: Json, work: Work) -> None:
+        client.post("/v1/jobs", json=spec)
+        waiting = Figures(client)
+        mine = work.claim()
+        work.publish(mine, row(1), row(2), row(3))
+        running = Figures(client)
+        work.finish(mine)
+        ended = Figures(client)
+
+        assert waiting("epochd_jobs_accepted_total") == 1
+        assert waiting("epochd_queue_jobs", queue="cpu", state="queued") == 1
+        assert (waiting("epochd_oldest_waiting_seconds", queue="cpu") or 0.0) > 0
+        assert running("epochd_oldest_waiting_seconds", queue="cpu") is None
+        assert running("epochd_queue_jobs", queue="cpu", state="running") == 1
+        assert running("epochd_attempts_started_total") == 1
+        assert running("epochd_epochs_published_total") == 3
+        assert ended("epochd_queue_jobs", queue="cpu", state="running") is None
+        assert ended("epochd_jobs_ended_total", state="succeeded", code="") == 1
+        assert ended("epochd_attempts_ended_total", outcome="succeeded", code="") == 1
+
+    def test_lost_and_crashed_attempts_are_counted_by_code(self, client: TestClient, spec: Json, work: Work) -> None:
+        database = cast("Any", client.app).state.services.database
+        client.post("/v1/jobs", json=spec)
+        mine = work.claim()
+        given.let_lease_end(database, mine.job_id)
+        assert Figures(client)("epochd_leases_over") == 1
+        given.reap(database)
+        given.crash(database, work.claim(), "oom")
+        after = Figures(client)
+
+        assert after("epochd_leases_over") == 0
+        assert after("epochd_attempts_ended_total", outcome="lost", code="lost") == 1
+        assert after("epochd_attempts_ended_total", outcome="crashed", code="oom") == 1
+        assert after("epochd_attempts_ended_total", outcome="crashed", code="killed") == 0
+
+    def test_deleted_jobs_take_nothing_back(self, client: TestClient, spec: Json, work: Work) -> None:
+        posted = client.post("/v1/jobs", json=spec).json()
+        mine = work.claim()
+        work.publish(mine, row(1))
+        work.finish(mine)
+        Figures(client)
+        assert client.delete(f"/v1/jobs/{posted['id']}").status_code == 204
+        after = Figures(client)
+
+        assert after("epochd_jobs", state="succeeded") is None
+        assert after("epochd_epochs_published_total") == 1
+        assert after("epochd_jobs_ended_total", state="succeeded", code="") == 1
+
+    def test_cancelled_job_that_never_ran_is_no_attempt(self, client: TestClient, spec: Json) -> None:
+        posted = client.post("/v1/jobs", json=spec).json()
+        client.post(f"/v1/jobs/{posted['id']}/cancel")
+        after = Figures(client)
+
+        assert after("epochd_jobs_ended_total", state="cancelled", code="") == 1
+        assert after("epochd_attempts_ended_total", outcome="cancelled", code="") == 0
+
+    def test_workers_are_counted_by_version_and_their_slots_by_queue(self, client: TestClient) -> None:
+        database = cast("Any", client.app).state.services.database
+        with database.session_scope() as session:
+            for number, queues in enumerate((["cpu"], ["cpu", "gpu"], ["gpu"])):
+                me = workers.Announcement(
+                    id=f"wk_{number}", name="w", host="h", pid=1, version="1.2", queues=queues, devices=[], slots=2
+                )
+                workers.announce(session, me)
+            workers.drain(session, "wk_2")
+        there = Figures(client)
+
+        assert there("epochd_workers", state="ready", version="1.2") == 2
+        assert there("epochd_workers", state="draining", version="1.2") == 1
+        assert there("epochd_slots", queue="cpu") == 4
+        assert there("epochd_slots", queue="gpu") == 2
+
+    def test_project_sees_its_own_jobs_only(self, client: TestClient, spec: Json) -> None:
+        def key(header: dict[str, str], project: str, *scopes: str) -> dict[str, str]:
+            made = client.post("/v1/keys", json={"name": "k", "project": project, "scopes": scopes}, headers=header)
+            return {"Authorization": f"Bearer {made.json()['key']}"}
+
+        operator = key({}, "default", "admin")
+        alice = key(operator, "alice", "jobs:read", "jobs:write")
+        bob = key(operator, "bob", "jobs:read")
+        client.post("/v1/jobs", json=spec, headers=alice)
+
+        assert Figures(client, **alice)("epochd_jobs_accepted_total") == 1
+        assert Figures(client, **operator)("epochd_jobs_accepted_total") == 1
+        assert Figures(client, **bob)("epochd_jobs_accepted_total") == 0
+        assert Figures(client, **bob)("epochd_queue_jobs", queue="cpu", state="queued") is None
+
+    def test_preflight_that_gives_no_report_is_counted(self, client: TestClient, spec: Json) -> None:
+        client.post("/v1/jobs", json=spec)
+        after = Figures(client)
+
+        assert after("epochd_preflight_seconds_count") == 1
+        assert after("epochd_preflight_failures_total") == 1
+
+    def test_free_space_is_told_for_every_folder(self, client: TestClient) -> None:
+        found = Figures(client)
+        assert all((found("epochd_free_bytes", folder=name) or 0) > 0 for name in ("data", "cache", "artifacts"))
+
+
+def test_rings_that_the_broker_did_not_take_are_counted(
+    sqlite_url: str, tmp_path: Any, no_template: Template, spec: Json
+) -> None:
+    settings = Settings(data_dir=tmp_path / "home", database_url=sqlite_url, broker_url="redis://127.0.0.1:9/0")
+    with near(create_app(settings, template=no_template)) as client:
+        client.post("/v1/jobs", json=spec)
+        after = Figures(client)
+
+    assert after("epochd_rings_total", result="unanswered") == 1
+    assert after("epochd_rings_total", result="taken") == 0
+
+
+def test_time_without_the_database_is_counted(private_postgres: Callable[[], Postgres]) -> None:
+    server = private_postgres()
+    database = Database(server.url)
+    clock = Seconds()
+    outage = Outage(database.engine, clock)
+    database.ping()
+    assert outage.seconds == 0.0
+    with pytest.raises(ProgrammingError), database.session_scope() as session:
+        session.execute(text("SELECT nothing"))
+    assert outage.seconds == 0.0
+    server.stop()
+    with pytest.raises(DatabaseAway):
+        database.ping()
+    clock.now += 7.0
+    assert outage.seconds == 7.0
+    server.start()
+    database.ping()
+    clock.now += 1.0
+    assert outage.seconds == 7.0
+    database.dispose()
+
+
+class Seconds:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class TestDocuments:
