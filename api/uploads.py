@@ -85,8 +85,7 @@ def store(svc: Services, project: str, form: UploadForm) -> tuple[DatasetBody, b
     limits = Limits(max_bytes=svc.settings.max_upload_bytes, max_unpacked_bytes=svc.settings.max_unpacked_bytes)
     with receive(form.file, format=form.format, folder=incoming(svc), limits=limits) as upload:
         key = f"datasets/{project}/{upload.sha256}"
-        if not svc.storage.exists(key):
-            svc.storage.put_file(upload.path, key)
+        svc.storage.put_file(upload.path, key)  # also where it is there: retention leaves alone what is new
         new = datasets.NewVersion(
             format=upload.format,
             filename=form.filename,
