@@ -26,6 +26,12 @@ def test_the_last_two_are_kept_and_no_temporary_file_stays(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3-3.pt", "checkpoint-4-4.pt"]
 
 
+def test_a_published_file_is_never_written_over(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    first, second = (store.save({"number": number}, epoch=1, step=4) for number in (1, 2))
+    assert [load(tmp_path / one.name, one.sha256)["number"] for one in (first, second)] == [1, 2]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: str, tmp_path: Path) -> None:
     (before, before_sha256), (newest, newest_sha256) = save(tmp_path, 1), save(tmp_path, 2)

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from core.spec.job import CheckpointEvery, EarlyStopping, StopWhen
 from core.train.checkpoint import load
+from core.train.data import Split
 from core.train.loop import fit
 from core.train.trainer import Trainer
 from core.train.watch import Interrupted
@@ -191,3 +192,52 @@ def test_an_epoch_stopped_early_by_max_steps_resumes_to_its_row(tmp_path: Path) 
     found, expected = run(tmp_path / "a", 6), run(tmp_path / "b", None)
     assert [row["step"] for row in found[1].rows] == [4, 6]
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_the_batches_that_are_done_are_neither_gathered_nor_computed_again(left: int, tmp_path: Path) -> None:
+    samples = 60  # in 4 batches of at most 16
+    first, recorder = build(tmp_path, epochs=1)
+    stop_after(first, STEPS - left)
+    with pytest.raises(Interrupted):
+        fit(first)
+    first.save()
+    recorder.stop = lambda: None
+    second, _ = build(tmp_path, recorder=recorder, epochs=1)
+    resume(second, tmp_path, recorder)
+    forwards: list[int] = []
+    gathered: list[int] = []
+    second.model.register_forward_pre_hook(lambda _model, inputs: forwards.append(len(inputs[0])))
+    split = second.train.split
+
+    class Counted(Split):
+        def gather(self, order: Tensor) -> tuple[Tensor, Tensor]:
+            gathered.append(len(order))
+            return super().gather(order)
+
+    second.train.split = Counted(split.inputs, split.target, split.rows)
+    fit(second)
+    assert len(forwards) == left
+    assert sum(gathered) == sum(forwards) == max(0, samples - 16 * (STEPS - left))
+
+
+def bfloat16() -> torch.nn.Module:
+    return perceptron().to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["ASGD", "Adafactor", "AdamW", "NAdam", "RAdam", "Rprop"])
+def test_sums_that_are_finer_than_the_weights_are_not_rounded(name: str, tmp_path: Path) -> None:
+    more: dict[str, Any] = {
+        "optimizer": lambda weights: getattr(torch.optim, name)(weights, lr=0.01),
+        "precision": "bf16-true",
+        "epochs": 2,
+    }
+    first, recorder = build(tmp_path, model=bfloat16(), **more)
+    fit(first)
+    second, _ = build(tmp_path, model=bfloat16(), **more)
+    resume(second, tmp_path, recorder)
+    expected, found = (trainer.updater.optimizer.state_dict()["state"] for trainer in (first, second))
+    assert found.keys() == expected.keys()
+    for index, values in expected.items():
+        for key, value in values.items():
+            torch.testing.assert_close(found[index][key], value, rtol=0.0, atol=0.0)

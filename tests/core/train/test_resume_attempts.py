@@ -233,6 +233,7 @@ VARIETIES: dict[str, dict[str, Any]] = {
     "last batch dropped": {"drop_last": True, "batch_size": 20},
     "one batch for all": {"batch_size": "full", "epochs": 6},
     "no shuffling": {"shuffle": False},
+    "Muon beside AdamW": {"optimizer": {"type": "Muon", "lr": 0.02}},
     "parameter groups": {"optimizer": {"type": "Adam", "lr": 0.01, "param_groups": [{"match": "^0", "lr": 0.1}]}},
     "random transforms, convolution": IMAGES,
     "recurrent layers with dropout": {"model": SERIES},
