@@ -4,6 +4,7 @@
     <folder>/checkpoint.renamed    arms the point with the first line of the file:
 
         exit               end at once, as a power cut would: no handler runs, nothing is flushed
+        exit 0             the same with this exit code
         raise              raise `FaultInjected`
         raise ENOSPC       raise OSError with that number
         signal SEGV        send that signal to this process
@@ -110,6 +111,8 @@ def _act(words: list[str], go: Path) -> None:
     match words:
         case ["exit"]:
             os._exit(EXIT_CODE)
+        case ["exit", code]:
+            os._exit(int(code))
         case ["raise"]:
             raise FaultInjected(go.stem)
         case ["raise", name]:

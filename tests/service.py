@@ -50,8 +50,17 @@ def wait_until(condition: Any, seconds: float = READY_SECONDS, pause: float = 0.
 class Service:
     """An API and its workers on one data folder; everything that was started is stopped by its pid."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        workers: int = 1,
+        within: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
+        self.within = within
+        """In front of every command: what else it runs in."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.workers = workers
@@ -82,8 +91,8 @@ class Service:
         module = name.partition("-")[0]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*WITH_US, sys.executable, "-m", module], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
+                [*WITH_US, *self.within, sys.executable, "-m", module], cwd=ROOT, env=self.environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def wait_ready(self) -> None:

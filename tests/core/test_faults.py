@@ -48,6 +48,12 @@ def test_exit_ends_the_process_at_the_point(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (faults.EXIT_CODE, "")
 
 
+def test_exit_code_may_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "claim.written").write_text("exit 0")
+    ended = run(tmp_path, PASS_TWICE)
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
 def test_signal_ends_the_process_once(tmp_path: Path) -> None:
     (tmp_path / "claim.written").write_text("signal SEGV")
     assert run(tmp_path, PASS_TWICE).returncode == -signal.SIGSEGV
