@@ -49,6 +49,9 @@ class Uploaded:
             DataInvalid: it is not what it claims, or the columns that the spec names are not there.
         """
         path, limits = Path(self.file.path), CHECKED
+        if not path.is_file():  # the readers would each say so in their own words
+            detail = "the uploaded file is not there any more"
+            raise DataInvalid(detail, issues=[Issue(self.pointer, "dataset_missing", detail, "upload it again")])
         try:
             if self.takes_columns:
                 table = scan(path, self.file.format, limits, header=self.header)
@@ -57,11 +60,6 @@ class Uploaded:
             return decode(path, limits, scratch)
         except UnreadableError as error:
             raise error.as_invalid(self.pointer) from error
-        except FileNotFoundError as error:
-            detail = "the uploaded file is not there any more"
-            raise DataInvalid(
-                detail, issues=[Issue(self.pointer, "dataset_missing", detail, "upload it again")]
-            ) from error
 
 
 def uploaded(
