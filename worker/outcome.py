@@ -36,7 +36,7 @@ ADVICE: dict[str, tuple[Category, str]] = {
     "diverged": ("training", "Lower the learning rate, or raise early_stopping.divergence_threshold."),
     "time_limit": ("resources", "Raise execution.max_runtime_seconds and post it again; finished epochs stay."),
     "gpu_oom": ("resources", "Lower batch_size (accumulate_grad_batches keeps the update the same) or use bf16-mixed."),
-    "checkpoint_invalid": ("infrastructure", "The checkpoints are damaged: check the storage and post the job again."),
+    "checkpoint_invalid": ("infrastructure", "Check the storage. The rows are kept; post the job again to start anew."),
     "disk_full": ("resources", "Free space on the disk of artifacts and caches; the job goes on by itself."),
     "oom": ("resources", "Lower batch_size, data.max_samples or the model's size, or give the trainer more memory."),
     "killed": ("infrastructure", "Something outside ended the trainer: look into the logs of machine and container."),
@@ -86,7 +86,7 @@ def of_failure(failed: Failed) -> Failure:
 
 def of_exit(how: Exit | None, *, was_oom: bool) -> Failure:
     """Return the reading of a trainer that ended without a word."""
-    what = f"The trainer ended unexpectedly ({describe(how)})"
+    what = f"The trainer ended without its last word ({describe(how)})"
     if how is not None and how.signal == signal.SIGKILL:
         if was_oom:
             return of_code("oom", "The kernel killed the trainer because memory ran out")
