@@ -2,15 +2,18 @@
 
 import ipaddress
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
+from api.together import Together
 from core.db import keys
 from core.db.engine import Database
 from core.db.keys import Scope
+from core.db.tables import ApiKey
 from core.errors import Forbidden, Unauthenticated, UnsupportedMedia
 from core.settings import Settings
 
@@ -44,10 +47,12 @@ class Gate:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._keys = Together(self._verified)
+        self._are_there_keys = Together(self._any_exist)
         self._noted_at: dict[str, float] = {}
         """When this process last wrote down the use of a key; most requests need no write for it."""
 
-    def identify(self, request: Request) -> Caller:
+    async def identify(self, request: Request) -> Caller:
         """Return the caller of a request.
 
         Raises:
@@ -57,42 +62,51 @@ class Gate:
         """
         authorization = request.headers.get("authorization")
         if authorization is not None:
-            return self._by_key(authorization)
-        self._check_keyless(request)
+            return await self._by_key(authorization)
+        await self._check_keyless(request)
         return Caller(keys.DEFAULT_PROJECT, ALL_SCOPES)
 
-    def _by_key(self, authorization: str) -> Caller:
+    async def _by_key(self, authorization: str) -> Caller:
         scheme, _, secret = authorization.partition(" ")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret.startswith(keys.PREFIX):
             raise Unauthenticated("the Authorization header must be `Bearer epk_…`")
-        with self._database.session_scope(write=False) as session:
-            key = keys.verify(session, secret)
+        key = await self._keys.ask(secret)
         if key is None:
             raise Unauthenticated("this API key is not known or was revoked; `epochd keys create` makes one")
-        self._note_use(key.id)
+        await self._note_use(key.id)
         return Caller(key.project, frozenset(key.scopes), key.id)
 
-    def _note_use(self, key_id: str) -> None:
+    async def _note_use(self, key_id: str) -> None:
         noted_at = self._noted_at.get(key_id)
         if noted_at is not None and time.monotonic() - noted_at < keys.USED_SECONDS:
             return
         self._noted_at[key_id] = time.monotonic()
-        with self._database.session_scope() as session:
-            keys.used(session, key_id)
+        await run_in_threadpool(self._used, key_id)
 
-    def _check_keyless(self, request: Request) -> None:
+    async def _check_keyless(self, request: Request) -> None:
         needed = "an API key is needed: `Authorization: Bearer epk_…`; `epochd keys create` makes one"
         is_near = request.client is not None and is_loopback(request.client.host)
         if not is_near or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
             raise Unauthenticated(needed)
-        with self._database.session_scope(write=False) as session:
-            if keys.any_exist(session):
-                raise Unauthenticated(needed)
+        if await self._are_there_keys.ask(True):  # noqa: FBT003 - the only question
+            raise Unauthenticated(needed)
         _check_host(request.headers, self._settings)
         if request.method not in SAFE_METHODS:
             _check_origin(request.headers)
             _check_media(request.headers)
+
+    def _verified(self, secrets: Collection[str]) -> Mapping[str, ApiKey]:
+        with self._database.session_scope(write=False) as session:
+            return keys.verify_all(session, secrets)
+
+    def _any_exist(self, questions: Collection[bool]) -> Mapping[bool, bool]:
+        with self._database.session_scope(write=False) as session:
+            return dict.fromkeys(questions, keys.any_exist(session))
+
+    def _used(self, key_id: str) -> None:
+        with self._database.session_scope() as session:
+            keys.used(session, key_id)
 
 
 def is_loopback(host: str) -> bool:

@@ -4,14 +4,24 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from api.answers import Answer
 from api.schemas.base import rfc3339
 from core.db.series import MetricsRow
+
+Form = Literal["application/json", "text/csv"]
 
 SETS = ("train", "val")
 FIRST = ("epoch", "step")
 LAST = ("grad_norm", "seconds", "samples_per_second", "attempt", "recorded_at")
+
+
+def answer(rows: Sequence[MetricsRow], *, has_more: bool, form: Form) -> Answer:
+    """Return a page of rows. They never change, so their number is the ETag (of one URL and one form)."""
+    body = as_csv(rows) if form == "text/csv" else as_json(rows, has_more=has_more)
+    etag = f'"{len(rows)}{"+" if has_more else ""}{"-csv" if form == "text/csv" else ""}"'
+    return Answer(body, etag, is_empty=not rows)
 
 
 def as_json(rows: Sequence[MetricsRow], *, has_more: bool) -> bytes:

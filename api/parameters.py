@@ -28,7 +28,7 @@ AfterEpoch = Annotated[int | None, Query(ge=-1, le=MAX_EPOCH, description="Only 
 AfterNumber = Annotated[int | None, Query(ge=0, le=MAX_SERIAL, description="Only those with a higher id.")]
 
 
-def job_id(job_id: Annotated[str, Path(description="A job's id.", examples=[_JOB_EXAMPLE])]) -> str:
+async def job_id(job_id: Annotated[str, Path(description="A job's id.", examples=[_JOB_EXAMPLE])]) -> str:
     """Return the id; what has not the shape of one names nothing.
 
     Raises:
@@ -39,7 +39,9 @@ def job_id(job_id: Annotated[str, Path(description="A job's id.", examples=[_JOB
     return job_id
 
 
-def dataset_id(dataset_id: Annotated[str, Path(description="A data set's id.", examples=[_DATASET_EXAMPLE])]) -> str:
+async def dataset_id(
+    dataset_id: Annotated[str, Path(description="A data set's id.", examples=[_DATASET_EXAMPLE])],
+) -> str:
     """Return the id; what has not the shape of one names nothing.
 
     Raises:
@@ -50,7 +52,7 @@ def dataset_id(dataset_id: Annotated[str, Path(description="A data set's id.", e
     return dataset_id
 
 
-def key_id(key_id: Annotated[str, Path(description="A key's id.", examples=[_KEY_EXAMPLE])]) -> str:
+async def key_id(key_id: Annotated[str, Path(description="A key's id.", examples=[_KEY_EXAMPLE])]) -> str:
     """Return the id; what has not the shape of one names nothing.
 
     Raises:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from api.access import Gate
+from api.answers import Answers
 from api.broker import Broker
 from api.changes import Changes
+from api.heads import Heads
 from api.preflight import Preflight
 from api.telemetry import Telemetry
 from core.db.engine import Database
@@ -27,6 +29,8 @@ class Services:
     storage: Storage
     preflight: Preflight
     changes: Changes
+    heads: Heads
+    answers: Answers
     telemetry: Telemetry
     gate: Gate
     doorbell: Doorbell | None = field(repr=False)
@@ -43,6 +47,8 @@ class Services:
             storage=Storage(settings.storage_url),
             preflight=Preflight(template, settings),
             changes=Changes(database),
+            heads=Heads(database),
+            answers=Answers(),
             telemetry=Telemetry(database, settings),
             gate=Gate(database, settings),
             doorbell=None if settings.is_embedded else make_celery(settings),

@@ -28,14 +28,15 @@ def has_seen(request: Request, etag: str) -> bool:
     return etag in {tag.strip().removeprefix("W/") for tag in seen.split(",")} or seen.strip() == "*"
 
 
-def conditional(request: Request, response: Response, etag: str, waited: float = 0.0) -> Response:
-    """Return the response with its ETag, or a 304 where the client has seen it."""
-    if has_seen(request, etag):
-        response = Response(
-            status_code=304, headers={"Vary": response.headers.get("vary", "")} if "vary" in response.headers else None
-        )
-    response.headers["ETag"] = etag
-    response.headers["Cache-Control"] = "no-cache"
+def conditional(
+    request: Request, body: bytes, etag: str, *, media: str, vary: str | None = None, waited: float = 0.0
+) -> Response:
+    """Return the body with its ETag, or a 304 where the client has seen it."""
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if vary is not None:
+        headers["Vary"] = vary
     if waited:
-        response.headers["Preference-Applied"] = f"wait={waited:g}"
-    return response
+        headers["Preference-Applied"] = f"wait={waited:g}"
+    if has_seen(request, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media, headers=headers)

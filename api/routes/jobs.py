@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api import submission
+from api.answers import Answer
 from api.dependencies import JobReader, JobWriter, JsonBody, Svc
 from api.examples import spec_body
 from api.files import forget
@@ -15,7 +16,7 @@ from api.schemas.jobs import JobBody, JobEdit, PreflightBody, job_body
 from api.schemas.parsing import parsed
 from api.waiting import IfNoneMatch, Prefer, conditional, has_seen, wait_seconds
 from core.db import jobs
-from core.db.states import Status, is_terminal
+from core.db.states import Status
 from core.db.tables import Job
 from core.errors import SpecInvalid
 
@@ -91,13 +92,16 @@ async def show(
     svc: Svc, who: JobReader, job_id: JobId, request: Request, _prefer: Prefer = None, _seen: IfNoneMatch = None
 ) -> Response:
     """Show a job. With `Prefer: wait` the answer comes at its next change."""
-    job = await run_in_threadpool(_read, svc, who.project, job_id)
+    head = await svc.heads.get(who.project, job_id)
     waited = wait_seconds(request, svc.settings.max_wait_seconds)
-    knows_it = "if-none-match" not in request.headers or has_seen(request, etag_of(job))
-    if knows_it and not is_terminal(job) and await svc.changes.wait(job.id, job.version, waited, request):
-        job = await run_in_threadpool(_read, svc, who.project, job_id)
-    body = Response(job_body(job).model_dump_json(), media_type="application/json")
-    return conditional(request, body, etag_of(job), waited)
+    knows_it = "if-none-match" not in request.headers or has_seen(request, _etag(head.version))
+    if knows_it and not head.is_terminal and await svc.changes.wait(job_id, head.version, waited, request):
+        head = await svc.heads.get(who.project, job_id)
+    answer = svc.answers.get(job_id, head.version)
+    if answer is None:
+        version, answer = await run_in_threadpool(_shown, svc, who.project, job_id)
+        svc.answers.put(job_id, version, answer)
+    return conditional(request, answer.body, answer.etag, media="application/json", waited=waited)
 
 
 @router.patch(
@@ -151,9 +155,15 @@ def resume(svc: Svc, who: JobWriter, job_id: JobId) -> JobBody:
 
 def etag_of(job: Job) -> str:
     """Return the ETag of a job's representation."""
-    return f'"{job.version}"'
+    return _etag(job.version)
 
 
-def _read(svc: Svc, project: str, job_id: str) -> Job:
+def _etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _shown(svc: Svc, project: str, job_id: str) -> tuple[int, Answer]:
+    """Read and render a job, which may be newer by now than its head was."""
     with svc.database.session_scope(write=False) as session:
-        return jobs.get(session, project, job_id)
+        job = jobs.get(session, project, job_id)
+    return job.version, Answer(job_body(job).model_dump_json().encode(), etag_of(job))

@@ -9,8 +9,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from api import metrics_body
+from api.answers import Answer
 from api.dependencies import JobReader, Svc
 from api.files import log_tail
+from api.metrics_body import Form
 from api.parameters import MAX_EPOCH, MAX_SERIAL, NOT_MODIFIED, AfterEpoch, AfterNumber, JobId, LongLimit, problems
 from api.schemas.base import Listing
 from api.schemas.records import (
@@ -25,6 +27,7 @@ from api.schemas.records import (
 from api.services import Services
 from api.waiting import IfNoneMatch, Prefer, conditional, has_seen, wait_seconds
 from core.db import jobs, series
+from core.db.jobs import Head
 from core.db.states import is_terminal
 from core.db.tables import Event, Job
 from core.errors import NotFound
@@ -55,19 +58,17 @@ async def metrics(
     With `Prefer: wait` the answer comes when a row behind `after` exists or the job has ended. `Accept: text/csv`
     gives a flat table.
     """
-    as_csv = _wants_csv(request)
+    form = _form(request)
     waited = wait_seconds(request, svc.settings.max_wait_seconds)
     deadline = asyncio.get_running_loop().time() + waited
     while True:
-        job, rows, has_more = await run_in_threadpool(_rows, svc, who.project, job_id, after, limit)
-        etag = _etag(rows, has_more=has_more, as_csv=as_csv)
+        head = await svc.heads.get(who.project, job_id)
+        answer = await _metrics(svc, head, after, limit, form)
         left = deadline - asyncio.get_running_loop().time()
-        is_news = bool(rows) and not has_seen(request, etag)
-        if is_news or is_terminal(job) or not await svc.changes.wait(job.id, job.version, left, request):
+        is_news = not answer.is_empty and not has_seen(request, answer.etag)
+        if is_news or head.is_terminal or not await svc.changes.wait(job_id, head.version, left, request):
             break
-    body = metrics_body.as_csv(rows) if as_csv else metrics_body.as_json(rows, has_more=has_more)
-    response = Response(body, media_type="text/csv" if as_csv else "application/json", headers={"Vary": "Accept"})
-    return conditional(request, response, etag, waited)
+    return conditional(request, answer.body, answer.etag, media=form, vary="Accept", waited=waited)
 
 
 @router.get("/decisions", responses=problems(400, 404))
@@ -154,12 +155,22 @@ def logs(
     return Response(text.decode(errors="replace"), media_type="text/plain", headers={"Cache-Control": "no-cache"})
 
 
-def _rows(
-    svc: Services, project: str, job_id: str, after: int | None, limit: int
-) -> tuple[Job, Sequence[series.MetricsRow], bool]:
+async def _metrics(svc: Services, head: Head, after: int | None, limit: int, form: Form) -> Answer:
+    """Return a page of rows: as it was made before, unless the job has a newer row since then."""
+    if head.last_epoch is None or (after is not None and after >= head.last_epoch):
+        return metrics_body.answer([], has_more=False, form=form)
+    key = (head.job_id, after, limit, form)
+    answer = svc.answers.get(key, head.last_epoch)
+    if answer is None:
+        answer = await run_in_threadpool(_read_metrics, svc, head.job_id, after, limit, form)
+        svc.answers.put(key, head.last_epoch, answer)
+    return answer
+
+
+def _read_metrics(svc: Services, job_id: str, after: int | None, limit: int, form: Form) -> Answer:
     with svc.database.session_scope(write=False) as session:
-        job = jobs.get(session, project, job_id)
-        return job, *series.rows(session, job_id, after=after, limit=limit)
+        rows, has_more = series.rows(session, job_id, after=after, limit=limit)
+    return metrics_body.answer(rows, has_more=has_more, form=form)
 
 
 def _events(svc: Services, project: str, job_id: str, after: int | None) -> tuple[Job, Sequence[Event]]:
@@ -168,13 +179,8 @@ def _events(svc: Services, project: str, job_id: str, after: int | None) -> tupl
         return job, series.events(session, job_id, after=after)[0]
 
 
-def _etag(rows: Sequence[series.MetricsRow], *, has_more: bool, as_csv: bool) -> str:
-    """Return the ETag of a page: rows never change, so their number says all (of one URL and one form)."""
-    return f'"{len(rows)}{"+" if has_more else ""}{"-csv" if as_csv else ""}"'
-
-
-def _wants_csv(request: Request) -> bool:
-    """Say whether the client names CSV and does not name JSON before it."""
+def _form(request: Request) -> Form:
+    """Return CSV where the client names it and does not name JSON before it."""
     accept = request.headers.get("accept", "").lower()
     csv, json = accept.find("text/csv"), accept.find("application/json")
-    return csv >= 0 and (json < 0 or csv < json)
+    return "text/csv" if csv >= 0 and (json < 0 or csv < json) else "application/json"

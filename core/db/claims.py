@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Select, insert, or_, select, union_all, update
@@ -12,6 +13,8 @@ from core.db.clock import now
 from core.db.states import in_state
 from core.db.tables import Attempt, Job
 from core.db.transitions import FRESH, record
+
+Rows = Select[*tuple[Any, ...]]
 
 LEASE_SECONDS = 30.0  # a worker that is silent for so long has lost its jobs
 
@@ -96,7 +99,7 @@ class Waiting(NamedTuple):
 
 def waiting(session: Session, queues: Sequence[str], limit: int = 100) -> list[Waiting]:
     """Return the jobs of these queues that could be claimed now, the best first. Takes no lock."""
-    return [Waiting(*row) for row in session.execute(_best(queues, limit, is_locking=False))]
+    return [Waiting(row.id, row.queue) for row in session.execute(_best(tuple(queues), limit, is_locking=False))]
 
 
 def claim(
@@ -112,7 +115,7 @@ def claim(
 
     PostgreSQL skips rows that others are just taking; SQLite's writers come one after another.
     """
-    best = _best(queues, 1, is_locking=True).subquery()
+    best = _best(tuple(queues), 1, is_locking=True).subquery()
     job = session.scalars(
         update(Job)
         .where(Job.id == select(best.c.id).scalar_subquery(), in_state("queued"))
@@ -148,7 +151,8 @@ def claim(
     return Claim.of(job)
 
 
-def _best(queues: Sequence[str], limit: int, *, is_locking: bool) -> Select[Any]:
+@lru_cache
+def _best(queues: tuple[str, ...], limit: int, *, is_locking: bool) -> Rows:
     """Select id and queue of the jobs that could be claimed now, the best first.
 
     The best of each queue are found by the index, which is ordered within a queue only, then compared: one condition
@@ -157,14 +161,13 @@ def _best(queues: Sequence[str], limit: int, *, is_locking: bool) -> Select[Any]
     heads = [_head(queue, limit) for queue in dict.fromkeys(queues)]
     if is_locking:
         heads = [head.with_for_update(skip_locked=True) for head in heads]
-    found = union_all(*(select(head.subquery()) for head in heads)).subquery()
-    columns = found.c
-    return (
-        select(columns.id, columns.queue).order_by(columns.priority.desc(), columns.created_at, columns.id).limit(limit)
-    )
+    if len(heads) == 1:
+        return heads[0]
+    found = union_all(*(select(head.subquery()) for head in heads)).subquery().c
+    return select(found.id, found.queue).order_by(found.priority.desc(), found.created_at, found.id).limit(limit)
 
 
-def _head(queue: str, limit: int) -> Select[Any]:
+def _head(queue: str, limit: int) -> Rows:
     statement = select(Job.id, Job.queue, Job.priority, Job.created_at).where(
         in_state("queued"),
         Job.desired == "run",

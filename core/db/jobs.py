@@ -7,13 +7,14 @@ exist. The owner's wishes lock the row first, then decide; workers skip a locked
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from sqlalchemy import case, exists, select
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from core import ids
+from core.db.among import among
 from core.db.inserts import insert
 from core.db.paging import Order
 from core.db.paging import page as keyset_page
@@ -23,8 +24,8 @@ from core.db.transitions import change, move, record
 from core.errors import Conflict, IdempotencyMismatch, NotFound
 
 __all__ = [
-    "UNSET", "NewJob", "Unset", "allowed_actions", "create", "delete", "edit", "get", "is_terminal", "page",
-    "request_cancel", "request_pause", "request_resume", "versions", "wire_status",
+    "UNSET", "Head", "NewJob", "Unset", "allowed_actions", "create", "delete", "edit", "get", "heads", "is_terminal",
+    "page", "request_cancel", "request_pause", "request_resume", "versions", "wire_status",
 ]  # fmt: skip
 
 
@@ -139,7 +140,34 @@ def page(
 
 def versions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
     """Return the version of each of these jobs that exists; a watcher compares it with what it saw."""
-    return dict(session.execute(select(Job.id, Job.version).where(Job.id.in_(list(job_ids)))).all())
+    return dict(session.execute(select(Job.id, Job.version).where(among(session, Job.id, job_ids))).all())
+
+
+class Head(NamedTuple):
+    """Of a job what tells whether anything is new.
+
+    Attributes:
+        version: +1 with every change a client can see.
+        last_epoch: the newest row of metrics, none while there is no row.
+    """
+
+    job_id: str
+    project: str
+    version: int
+    state: str
+    last_epoch: int | None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self.state in TERMINAL
+
+
+def heads(session: Session, job_ids: Iterable[str]) -> dict[str, Head]:
+    """Return the head of each of these jobs that exists, of any project."""
+    last_epoch = case((Job.latest_metrics.is_not(None), Job.epochs_done))
+    statement = select(Job.id, Job.project, Job.version, Job.state, last_epoch).where(among(session, Job.id, job_ids))
+    return {row[0]: Head(*row) for row in session.execute(statement)}
 
 
 def edit(

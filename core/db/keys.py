@@ -1,7 +1,7 @@
 """API keys: who may call, for which project, to do what. Only the digest of a secret is kept."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Literal, get_args
@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import ids
+from core.db.among import among
 from core.db.clock import now
 from core.db.inserts import insert
 from core.db.tables import ApiKey
@@ -55,9 +56,21 @@ def verify(session: Session, secret: str) -> ApiKey | None:
     The index finds a row by digest, of which a caller cannot choose single digits; the comparison that counts takes
     the same time for any of them.
     """
-    digest = _digest(secret)
-    key = session.scalars(select(ApiKey).where(ApiKey.secret_sha256 == digest, ApiKey.revoked_at.is_(None))).first()
-    return key if key is not None and hmac.compare_digest(key.secret_sha256, digest) else None
+    return verify_all(session, [secret]).get(secret)
+
+
+def verify_all(session: Session, secrets: Collection[str]) -> dict[str, ApiKey]:
+    """Return the keys of those secrets that have one, by secret, as `verify` does."""
+    digests = {secret: _digest(secret) for secret in secrets}
+    statement = select(ApiKey).where(
+        among(session, ApiKey.secret_sha256, digests.values()), ApiKey.revoked_at.is_(None)
+    )
+    found = {key.secret_sha256: key for key in session.scalars(statement)}
+    return {
+        secret: found[digest]
+        for secret, digest in digests.items()
+        if digest in found and hmac.compare_digest(found[digest].secret_sha256, digest)
+    }
 
 
 def used(session: Session, key_id: str) -> None:
