@@ -78,6 +78,7 @@ _MEANINGS = {
     416: "The range lies outside of the file.",
     422: "Understood, but it cannot work; `errors` says where and why.",
     503: "Not now; repeat after `Retry-After` seconds.",
+    507: "A disk of the service is full; nothing was kept. Repeat after `Retry-After` seconds.",
 }
 
 
@@ -88,7 +89,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _problem(status: int) -> dict[str, Any]:
     found: dict[str, Any] = {"description": _MEANINGS[status], "content": {"application/problem+json": {"schema": REF}}}
-    if status == 503:
+    if status in (503, 507):
         found["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return found
 

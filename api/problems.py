@@ -20,6 +20,7 @@ from core.errors import (
     EpochdError,
     Issue,
     Malformed,
+    StorageFull,
     TooLarge,
     TooManyRequests,
     Unauthenticated,
@@ -28,9 +29,9 @@ from core.errors import (
 log = structlog.get_logger(__name__)
 
 TYPE_BASE = "https://epochd.dev/problems/"
-RETRY_AFTER_SECONDS = {DatabaseAway: 2, BrokerAway: 2, ChildFailed: 2, TooManyRequests: 1}
+RETRY_AFTER_SECONDS = {DatabaseAway: 2, BrokerAway: 2, ChildFailed: 2, TooManyRequests: 1, StorageFull: 60}
 LINGER_SECONDS = 20.0
-"""After a 413 the client may go on sending for so long; what comes is thrown away, so that it reads the answer."""
+"""After a 413 or 507 a client may go on sending for so long; what comes is dropped, so that it reads the answer."""
 
 
 class Problem(JSONResponse):
@@ -40,7 +41,7 @@ class Problem(JSONResponse):
 
 
 class LingeringProblem(Problem):
-    """A 413: answered at once; then the rest of the body is read and dropped, for a reset would hide the answer."""
+    """A 413 or 507: answered at once; then the rest of the body is read and dropped: a reset would hide the answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, then drain."""
@@ -94,7 +95,8 @@ def render(request: Request, error: EpochdError) -> Response:
     headers = {} if seconds is None else {"Retry-After": str(seconds)}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    kind = LingeringProblem if isinstance(error, TooLarge) else Problem
+    may_still_send = isinstance(error, TooLarge | StorageFull) and not getattr(request.state, "is_body_read", False)
+    kind = LingeringProblem if may_still_send else Problem
     return kind(body, error.status, headers=headers)
 
 

@@ -1,7 +1,8 @@
 """Uploads: from a form to a version in storage, and from a spec that names one to its file."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from core.datasets.formats import Limits
 from core.datasets.uploads import receive
 from core.db import datasets
 from core.db.tables import DatasetVersion
-from core.errors import Issue, NotFound, SpecInvalid
+from core.errors import Issue, NotFound, SpecInvalid, StorageFull
 from core.messages import DatasetFile
+from core.storage import is_full
 
 PLACES = ("train", "val", "test")
 
@@ -60,6 +62,22 @@ def local_file(svc: Services, version: DatasetVersion) -> Path:
 def incoming(svc: Services) -> Path:
     """Return the folder in which uploads are checked before they are kept."""
     return svc.settings.caches / "incoming"
+
+
+@contextmanager
+def space_needed() -> Generator[None, None, None]:
+    """Turn what a full disk says into a problem.
+
+    Raises:
+        StorageFull: there was no space for a file within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        detail = "A disk of the service is full, so nothing was kept; its operator has to free space."
+        raise StorageFull(detail) from error
 
 
 def _sources(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,12 +26,13 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Which one
     "",
     status_code=201,
     openapi_extra={"requestBody": UPLOAD_BODY},
-    responses={**STORED, **problems(400, 413, 415, 422)},
+    responses={**STORED, **problems(400, 413, 415, 422, 507)},
 )
 async def upload(svc: Svc, who: DatasetWriter, request: Request, response: Response) -> DatasetBody:
     """Upload a data set, or a new version of one. The same bytes are the same version."""
-    async with upload_form(request, svc.settings.max_upload_bytes) as form:
-        body, is_new = await run_in_threadpool(uploads.store, svc, who.project, form)
+    with uploads.space_needed():
+        async with upload_form(request, svc.settings.max_upload_bytes) as form:
+            body, is_new = await run_in_threadpool(uploads.store, svc, who.project, form)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/v1/datasets/{body.id}"
     return body
