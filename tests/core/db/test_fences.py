@@ -54,6 +54,12 @@ def everything(database: Database) -> dict[str, list[Any]]:
         }
 
 
+def cut_before_the_commit(database: Database, write: Callable[[Session], Any]) -> None:
+    with database.session_scope() as session:
+        write(session)
+        raise Cut
+
+
 @pytest.mark.parametrize("write", WRITES)
 def test_what_is_not_committed_leaves_nothing(database: Database, write: str) -> None:
     claim = running(database)
@@ -61,9 +67,8 @@ def test_what_is_not_committed_leaves_nothing(database: Database, write: str) ->
     queued(database)
     let_lease_end(database, claim.job_id)
     before = everything(database)
-    with pytest.raises(Cut), database.session_scope() as session:
-        WRITES[write](session, claim)
-        raise Cut
+    with pytest.raises(Cut):
+        cut_before_the_commit(database, lambda session: WRITES[write](session, claim))
     assert everything(database) == before
 
 

@@ -1,5 +1,6 @@
 """A checkpoint is on disk, whole, before anybody hears of it; until then the one before it stays as it was."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -8,14 +9,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import torch
 
 from core import faults
 from core.messages import Progress, Publish, Stage
-from core.train.checkpoint import FolderStore, load, write_durably
+from core.train.checkpoint import FolderStore, write_durably
 from core.train.journal import Journal
 
-CPU = torch.device("cpu")
 WATCHED = {os.fsync: "fsync", os.replace: "rename", os.rename: "rename"}
 
 
@@ -63,8 +62,8 @@ class Reader:
 
     def publish(self, publication: Publish) -> None:
         checkpoint = publication.checkpoint
-        state = load(self.folder / checkpoint.name, checkpoint.sha256, CPU)
-        self.read.append(([row["epoch"] for row in publication.rows], state["epoch"]))
+        assert hashlib.sha256((self.folder / checkpoint.name).read_bytes()).hexdigest() == checkpoint.sha256
+        self.read.append(([row["epoch"] for row in publication.rows], checkpoint.epoch))
 
     def progress(self, progress: Progress) -> None:
         pass
