@@ -95,6 +95,15 @@ def head() -> str:
     return found
 
 
+def knows(revision: str) -> bool:
+    """Tell whether this program has the migration."""
+    try:
+        ScriptDirectory(str(scripts())).get_revision(revision)
+    except CommandError:
+        return False
+    return True
+
+
 @contextmanager
 def locked(engine: Engine) -> Generator[Connection, None, None]:
     """Open a transaction that no other migration runs beside: an advisory lock, or SQLite's one writer."""
@@ -127,15 +136,11 @@ def _revision(connection: Connection) -> str | None:
 
 def _refuse_newer(connection: Connection) -> None:
     found = _revision(connection)
-    if found is None:
-        return
-    try:
-        ScriptDirectory(str(scripts())).get_revision(found)
-    except CommandError as error:
+    if found is not None and not knows(found):
         raise SchemaNewer(
             f"The database has revision {found!r}, which this epochd (up to {head()!r}) does not know: "
             "a newer version has migrated it. Install that version or a newer one."
-        ) from error
+        )
 
 
 def _refuse_while_used(connection: Connection, target: str) -> None:
