@@ -1,13 +1,13 @@
 """`sklearn.*`: the real data sets that scikit-learn carries; they work with no network."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.datasets.samples import Samples
+from core.versions import installed
 
 NAMES = ("digits", "iris", "wine", "breast_cancer", "diabetes", "linnerud")
 CLASSIFICATION = ("digits", "iris", "wine", "breast_cancer")
@@ -25,7 +25,7 @@ class Bundled:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the decoded bytes."""
-        return {"sklearn": self.name, "image": self.is_image, "version": version("scikit-learn")}
+        return {"sklearn": self.name, "image": self.is_image, "version": installed("scikit-learn")}
 
     def decode(self, _scratch: Path) -> Samples:
         """Read the set: labels are int64, other targets float32."""

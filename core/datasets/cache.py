@@ -28,7 +28,7 @@ from core.datasets.samples import Array, Facts, Samples
 VERSION = 2
 """Part of every key: raise it when decoding changes, and old folders are no longer found."""
 CHECKED_BYTES = 64 << 20
-"""Arrays up to this size are checksummed when their file is not as it was left; larger ones have their size compared."""
+"""Arrays up to this size are checksummed when their file is not as it was left; of larger ones the size is compared."""
 ARRAYS = ("inputs", "target", "groups", "order")
 
 Decode = Callable[[Path], Samples]

@@ -1,7 +1,6 @@
 """`synthetic.*`: scikit-learn's generators, with `samples` and `seed` and their own arguments."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from core.datasets.samples import Array, Samples
 from core.errors import DataInvalid, Issue
+from core.versions import installed
 
 CLASSIFICATION = ("moons", "circles", "blobs", "classification", "gaussian_quantiles", "hastie_10_2")
 REGRESSION = ("regression", "friedman1", "friedman2", "friedman3", "s_curve", "swiss_roll", "sparse_uncorrelated")
@@ -34,7 +34,7 @@ class Synthetic:
     def identity(self) -> dict[str, Any]:
         """Return what decides the numbers."""
         arguments = {**self.arguments, "samples": self.samples, "seed": self.seed}
-        return {"synthetic": self.name, "arguments": arguments, "version": version("scikit-learn")}
+        return {"synthetic": self.name, "arguments": arguments, "version": installed("scikit-learn")}
 
     def decode(self, _scratch: Path) -> Samples:
         """Generate the set: labels are int64, other targets float32."""

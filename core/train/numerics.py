@@ -2,11 +2,12 @@
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from core.versions import installed
 
 CPU_INFO = Path("/proc/cpuinfo")
 VECTOR_FLAGS = ("amx", "avx", "f16c", "fma", "sse4", "asimd", "bf16", "i8mm", "sve")
@@ -51,7 +52,7 @@ def fingerprint(device: torch.device, threads: int) -> dict[str, Any]:
         "isa": torch.backends.cpu.get_cpu_capability(),
         **processor(),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),
+        "torchvision": installed("torchvision"),
     }
 
 

@@ -7,6 +7,7 @@ No operator, no tensor, no thread: an OpenMP pool does not survive a fork. Not i
 import importlib
 
 from core.spec import catalog
+from core.versions import installed
 
 MODULES = (
     "torch",
@@ -33,3 +34,5 @@ MODULES = (
 for module in MODULES:
     importlib.import_module(module)
 catalog.kinds()  # read once here, not in every child
+for name in ("scikit-learn", "torchvision"):
+    installed(name)

@@ -22,7 +22,7 @@ from core.train.sets import Places, divide, load_part
 
 CHANGES_WIDTH = ("OneHotEncoder", "PolynomialFeatures", "SimpleImputer")
 """Steps whose number of columns depends on the values."""
-ROWS = 256
+ROWS = 32
 """Enough to see whether the other steps take the columns."""
 TO_FLOAT: dict[str, Any] = {"type": "ToDtype", "dtype": "float32", "scale": True}
 
