@@ -88,7 +88,7 @@ WRITING = (
         "worker/order.py",
         "for one in (claim.checkpoint, claim.previous_checkpoint)",
         "for one in (claim.checkpoint,)",
-        (f"{SUPERVISED}::test_damaged_checkpoint_falls_back_to_the_one_before",),
+        ("tests/worker/test_order.py::test_checkpoint_before_the_newest_is_ordered_too",),
         "One damaged file ends the job, though the one before it is there.",
     ),
     Mutant(
@@ -96,7 +96,7 @@ WRITING = (
         "worker/folder.py",
         "self._kept = [one for one in self._kept[:-2] if one.epoch == best_epoch] + self._kept[-2:]",
         "[self.drop(one) for one in self._kept[:-1]]",
-        (f"{SUPERVISED}::test_ended_job_keeps_log_artifacts_and_the_last_two_checkpoints",),
+        (f"{PUBLISHING}::test_last_two_published_checkpoints_and_the_best_are_kept",),
         "There is nothing to fall back to.",
     ),
     Mutant(

@@ -16,14 +16,32 @@ from worker.ledger import Entry, Ledger
 from worker.publishing import Publisher
 
 
-def finished(folder: AttemptFolder, epoch: int) -> Publish:
+def publisher_of(desk: Desk, job_id: str) -> tuple[Publisher, AttemptFolder]:
+    """Claim the job, and return what publishes its epochs."""
+    claim = desk.claim()
+    assert claim is not None
+    folder = AttemptFolder(desk.site.storage, desk.site.settings.caches, job_id, claim.fence)
+    folder.make()
+    return Publisher(claim, folder), folder
+
+
+def publish_first(desk: Desk, publisher: Publisher) -> None:
+    """Publish what waits first."""
+    publisher.store()
+    with desk.site.database.session_scope() as session:
+        publisher.write(session)
+    publisher.written()
+
+
+def finished(folder: AttemptFolder, epoch: int, best_epoch: int | None = None) -> Publish:
     """Write a checkpoint as the trainer does, and return what the trainer says then."""
     data = f"state after {epoch}".encode()
     name = f"checkpoint-{epoch}-{epoch}.pt"
     (folder.path / name).write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     reference = CheckpointRef(name=name, sha256=digest, size_bytes=len(data), epoch=epoch, step=epoch)
-    return Publish(checkpoint=reference, rows=[{"epoch": epoch, "step": epoch}], active_seconds=float(epoch))
+    best = None if best_epoch is None else {"epoch": best_epoch, "monitor": "val_loss", "value": 0.5}
+    return Publish(checkpoint=reference, rows=[{"epoch": epoch, "step": epoch}], best=best, active_seconds=float(epoch))
 
 
 def test_rows_are_seen_only_once_their_checkpoint_is_stored(
@@ -46,23 +64,25 @@ def test_rows_are_seen_only_once_their_checkpoint_is_stored(
 
 def test_publication_that_may_be_committed_is_repeated_as_it_was(desk: Desk) -> None:
     job_id = desk.submit(epochs=2)
-    claim = desk.claim()
-    assert claim is not None
-    folder = AttemptFolder(desk.site.storage, desk.site.settings.caches, job_id, claim.fence)
-    folder.make()
-    publisher = Publisher(claim, folder)
+    publisher, folder = publisher_of(desk, job_id)
     assert publisher.take(finished(folder, 1))
     publisher.store()
     with desk.site.database.session_scope() as session:
         publisher.write(session)  # committed; then the connection breaks, and nobody hears of it
     assert publisher.take(finished(folder, 2))
-    for _ in range(2):
-        publisher.store()
-        with desk.site.database.session_scope() as session:
-            publisher.write(session)
-        publisher.written()
+    publish_first(desk, publisher)
+    publish_first(desk, publisher)
     assert desk.epochs(job_id) == [1, 2]
     assert desk.job(job_id).checkpoint_epoch == 2
+
+
+def test_last_two_published_checkpoints_and_the_best_are_kept(desk: Desk) -> None:
+    publisher, folder = publisher_of(desk, desk.submit(epochs=5))
+    for epoch in range(1, 6):
+        assert publisher.take(finished(folder, epoch, best_epoch=min(epoch, 2)))
+        publish_first(desk, publisher)
+    kept = sorted(path.name for path in (folder.path / "kept").iterdir())
+    assert kept == ["checkpoint-2-2.pt", "checkpoint-4-4.pt", "checkpoint-5-5.pt"]
 
 
 def test_write_that_was_not_taken_is_repeated_in_its_place(
