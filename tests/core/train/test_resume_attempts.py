@@ -295,3 +295,24 @@ def test_every_kind_of_state_is_resumed(variety: str, tmp_path: Path, monkeypatc
     stopped = interrupted(ALL[variety], tmp_path / "stopped", looks)
     assert len(stopped.attempts) >= 2
     assert stopped.outcome() == expected, looks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"validate_every": {"steps": 2}, "early_stopping": {"patience": 3, "min_delta": 0.2}},
+        {"swa": {"start_epoch": 1, "lr": 0.05}},
+    ],
+    ids=["validation that falls on the end of an epoch", "equal average, stopped while it is validated"],
+)
+def test_nothing_is_judged_or_averaged_twice(change: dict[str, Any], tmp_path: Path) -> None:
+    spec = {**SPEC, **change, "epochs": 2}
+    whole = undisturbed(spec, tmp_path / "whole")
+    expected = whole.outcome()
+    for look in range(2, whole.attempts[0].looks + 1):
+        stopped = interrupted(spec, tmp_path / f"stopped-{look}", [look])
+        assert len(stopped.attempts) == 2
+        assert stopped.outcome() == expected, look
+    killed = whole.killed_after(1, tmp_path / "killed")
+    killed.attempt()
+    assert killed.outcome() == expected
