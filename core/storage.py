@@ -97,7 +97,7 @@ class Storage:
             FileNotFoundError: there is none.
         """
         with self.open(key) as source:
-            return _write(source, path)
+            return write(source, path)
 
     def exists(self, key: str) -> bool:
         """Say whether a key has a file."""
@@ -203,11 +203,15 @@ def _check(key: str) -> None:
 
 def _put(path: Path, place: Path) -> tuple[str, int]:
     with path.open("rb") as source:
-        return _write(source, place)
+        return write(source, place)
 
 
-def _write(source: IO[bytes], place: Path) -> tuple[str, int]:
-    """Write beside the place, sync, rename, sync the folder."""
+def write(source: IO[bytes], place: Path) -> tuple[str, int]:
+    """Write to a file that appears whole or not at all: beside its place, synced, renamed, its folder synced.
+
+    Returns:
+        SHA-256 in hex and size in bytes of what was written.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=place.parent)
     try:

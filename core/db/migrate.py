@@ -95,6 +95,23 @@ def head() -> str:
     return found
 
 
+def ensure_current(url: str | URL) -> None:
+    """Make sure that there is a database with this program's tables, without making one.
+
+    Raises:
+        EpochdError: there is none, or it belongs to another version.
+        DatabaseAway: the database does not answer.
+    """
+    url = make_url(url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise EpochdError(f"There is no database {url.database}; set EPOCHD_DATA_DIR or EPOCHD_DATABASE_URL.")
+    found = current(url)
+    if found != head():
+        raise EpochdError(
+            f"The database has revision {found or 'none'}, this program {head()}: use the version that the service has."
+        )
+
+
 def knows(revision: str) -> bool:
     """Tell whether this program has the migration."""
     try:

@@ -3,11 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import make_url
 
 from core.db import migrate
 from core.db.engine import Database
@@ -29,7 +27,7 @@ def collect(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         EpochdError: it does not look as if database and storage belong together.
     """
-    refuse_strangers(settings)
+    migrate.ensure_current(settings.sqlalchemy_url)  # an empty one would make everything garbage
     garbage = Bin(is_rehearsal=options.dry_run)
     database, storage = Database(settings.sqlalchemy_url), Storage(settings.storage_url)
     try:
@@ -53,23 +51,6 @@ def collect(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         database.dispose()
     kinds = {kind: {"entries": tally.entries, "bytes": tally.size_bytes} for kind, tally in garbage.found.items()}
     return {"rehearsal": garbage.is_rehearsal, "kinds": kinds}
-
-
-def refuse_strangers(settings: Settings) -> None:
-    """Make sure that there is a database, with this program's tables; an empty one would make everything garbage.
-
-    Raises:
-        EpochdError: there is none, or it belongs to another version.
-    """
-    url = make_url(settings.sqlalchemy_url)
-    file = url.database if url.get_backend_name() == "sqlite" else None
-    if file is not None and not Path(file).is_file():
-        raise EpochdError(f"There is no database {file}; set EPOCHD_DATA_DIR or EPOCHD_DATABASE_URL.")
-    found, head = migrate.current(settings.sqlalchemy_url), migrate.head()
-    if found != head:
-        raise EpochdError(
-            f"The database has revision {found or 'none'}, this program {head}: run the version that the service runs."
-        )
 
 
 def main() -> int:
