@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ import structlog
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from api.answers import Answer, Answers
 from core.errors import ChildFailed
 from core.messages import DatasetFile
 from core.process import Limits, Template, call
@@ -21,6 +24,11 @@ PRELOAD = ("core.train.preload", "core.train.preflight")
 ENTRY = "core.train.preflight.main"
 TOGETHER = max(2, os.cpu_count() or 2)
 """Children at the same time; more only slow each other down."""
+KNOWN_BYTES = 8 << 20
+KNOWN_SECONDS = 60
+"""A report is used again for so long at most: files of the operator's folder may come and go."""
+LABELS = ("name", "metadata")
+"""What does not change whether a spec can run."""
 
 
 class Preflight:
@@ -30,6 +38,7 @@ class Preflight:
         self._template = template
         self._settings = settings
         self._limiter = CapacityLimiter(TOGETHER)
+        self._known = Answers(KNOWN_BYTES)
         self._limits = Limits(memory_bytes=settings.preflight_memory_bytes, file_bytes=settings.max_unpacked_bytes)
 
     def start(self) -> None:
@@ -44,9 +53,24 @@ class Preflight:
     async def check(self, spec: dict[str, Any], uploads: Mapping[str, DatasetFile]) -> dict[str, Any]:
         """Return the child's answer: `ok`, `errors`, `warnings`, `summary`, `resolved_spec`.
 
+        A spec that could run a moment ago is not built again under another name, as when it is submitted after a
+        preflight. One without a seed is: every job of it gets a seed of its own.
+
         Raises:
             ChildFailed: there was none in time: the template is not warm yet, the child died, hung, or grew too large.
         """
+        unnamed = {key: value for key, value in spec.items() if key not in LABELS}
+        request, minute = self._request(unnamed, uploads), int(time.monotonic() / KNOWN_SECONDS)
+        key = json.dumps(request, sort_keys=True)
+        known = self._known.get(key, minute)
+        if known is not None:
+            return _named(json.loads(known.body), spec)
+        report = await self._asked(request)
+        if report["ok"] and spec.get("seed") is not None:
+            self._known.put(key, minute, Answer(json.dumps(report).encode(), etag=""))
+        return _named(report, spec)
+
+    async def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
         seconds = self._settings.preflight_seconds
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -56,7 +80,7 @@ class Preflight:
         except TimeoutError as error:
             raise ChildFailed(f"preflight was busy with other specs for {seconds:g} s") from error
         try:
-            return await run_sync(self._call, self._request(spec, uploads), max(0.1, deadline - loop.time()))
+            return await run_sync(self._call, request, max(0.1, deadline - loop.time()))
         finally:
             self._limiter.release_on_behalf_of(token)
 
@@ -71,3 +95,11 @@ class Preflight:
             "uploads": {key: file.model_dump() for key, file in uploads.items()},
             "max_parameters": self._settings.max_parameters,
         }
+
+
+def _named(report: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the labels of a spec into a report that was made without them."""
+    if report["resolved_spec"] is None:
+        return report
+    labels = {key: spec[key] for key in LABELS if spec.get(key) is not None}
+    return {**report, "resolved_spec": {**labels, **report["resolved_spec"], **labels}}

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.preflight import PRELOAD
+from core.errors import ChildFailed
 from core.process import Template
 from core.settings import Settings
 from tests.api.conftest import EXAMPLES, near
@@ -48,6 +49,10 @@ def mistaken(spec: Json) -> Json:
     """A spec whose second linear layer does not fit the first."""
     spec["model"]["layers"][3]["in_features"] = 63
     return spec
+
+
+def no_child(*_: object, **__: object) -> None:
+    raise ChildFailed("no child may be asked")
 
 
 class TestWarm:
@@ -90,6 +95,29 @@ class TestWarm:
 
         assert job["spec"] == spec
         assert job["resolved_spec"]["model"]["layers"][0]["in_features"] == 64
+
+    def test_the_same_spec_is_not_built_again_under_another_name(
+        self, warm: TestClient, spec: Json, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = warm.post("/v1/jobs", json=spec | {"seed": 7, "name": "first", "metadata": {"who": "me"}}).json()
+        monkeypatch.setattr(Template, "spawn", no_child)
+
+        second = warm.post("/v1/jobs", json=spec | {"seed": 7, "name": "second"}).json()
+        third = warm.post("/v1/jobs", json={key: spec[key] for key in spec if key != "name"} | {"seed": 7}).json()
+        other = warm.post("/v1/jobs", json=spec | {"seed": 8}).json()
+
+        resolved = {key: value for key, value in first["resolved_spec"].items() if key not in ("name", "metadata")}
+        assert first["resolved_spec"] == resolved | {"name": "first", "metadata": {"who": "me"}}
+        assert second["resolved_spec"] == resolved | {"name": "second", "metadata": {}}
+        assert third["resolved_spec"] == resolved | {"metadata": {}}
+        assert other["resolved_spec"] is None, "there was no child to ask"
+
+    def test_jobs_without_a_seed_get_one_each(self, warm: TestClient, spec: Json) -> None:
+        del spec["seed"]
+
+        seeds = {warm.post("/v1/jobs", json=spec).json()["resolved_spec"]["seed"] for _ in range(3)}
+
+        assert len(seeds) == 3
 
     def test_upload_is_looked_at(self, warm: TestClient, spec: Json) -> None:
         rows = "".join(f"{index},{index * 2},{'xyz'[index % 3]}\n" for index in range(60))
