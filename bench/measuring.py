@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -28,7 +29,8 @@ class Postgres(servers.Postgres):
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what every benchmark understands: `--quick`."""
+    """Return a parser with what every benchmark understands: `--quick`. From now on SIGTERM stops what was started."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to measure")
     return parser
