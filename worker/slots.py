@@ -15,6 +15,8 @@ from worker.supervisor import Supervisor
 
 LOOK_SECONDS = 0.5
 """Between two looks at a template that is still importing."""
+PAUSE_SECONDS = 1.0
+"""After a claim that failed."""
 log = structlog.get_logger(__name__)
 
 
@@ -122,7 +124,11 @@ class ClaimLoop:
                 found = self._slots.carry_one(settings.queues)
             except DatabaseAway as away:
                 log.warning("claim.database_away", reason=away.detail)
-                draining.wait(1.0)
+                draining.wait(PAUSE_SECONDS)
+                continue
+            except Exception:  # the boundary of a thread: a slot that ends is never started again
+                log.exception("claim.failed")
+                draining.wait(PAUSE_SECONDS)
                 continue
             if not found:
                 draining.wait(settings.poll_seconds)
