@@ -84,7 +84,7 @@ def test_stopped_after_every_single_update_a_job_ends_as_if_nobody_had(whole: Jo
     assert job.outcome() == whole.outcome()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(looks=st.lists(st.integers(1, EVERYTHING_LOOKS), min_size=1, max_size=4))
 @example(looks=[4, 2, 7])
 def test_stopped_at_random_places_a_job_ends_as_if_nobody_had(

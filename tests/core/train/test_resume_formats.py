@@ -64,7 +64,11 @@ def test_a_job_that_an_earlier_release_began_ends_as_it_would_have_there(number:
     (row,) = expected["rows"][known["published_epochs"] + 1 :]
     found = {key: value for key, value in job.rows[0].items() if key not in TIMED}
     assert_close(found, row, tolerance)
-    assert_close(job.decisions[-1], expected["decisions"][-1], tolerance)
+    found_checks, checks = (
+        [decision for decision in decisions if decision["kind"] == "early_stopping"]
+        for decisions in (job.decisions, expected["decisions"])
+    )
+    assert_close(found_checks, checks[-1:], tolerance)
     codes = [warning["code"] for warning in attempt.of(Started)[0].warnings]
     assert ("numerics_changed" in codes) is not is_same_machine
 
