@@ -104,7 +104,7 @@ WRITING = (
         "worker/folder.py",
         'self._prefix = f"jobs/{job_id}/{fence}"',
         'self._prefix = f"jobs/{job_id}/1"',
-        (f"{SUPERVISED}::test_crashed_attempt_is_tried_again_from_its_checkpoint[exit-crash-None-3]",),
+        (f"{PUBLISHING}::test_two_attempts_share_no_folder",),
         "A zombie's trainer writes into the folder of its successor.",
     ),
     Mutant(
@@ -168,10 +168,10 @@ DYING = (
     ),
     Mutant(
         "group-not-killed",
-        "core/child.py",
-        "            os.killpg(self.pid, signal.SIGKILL)\n",
-        "",
-        (f"{PROCESSES}::test_kill_ends_the_whole_group",),
+        "core/template.py",
+        "            os.killpg(pid, signal.SIGKILL)",
+        "            pass",
+        ("tests/core/test_death_pact.py::test_processes_of_a_child_end_with_it",),
         "Processes that a trainer started live on.",
     ),
     Mutant(

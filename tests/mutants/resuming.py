@@ -82,7 +82,7 @@ WRITTEN = (
         "core/train/run.py",
         '(reason != "cancel" or trainer.journal.rows):\n            trainer.save()\n',
         '(reason != "cancel" or trainer.journal.rows):\n            pass\n',
-        ("tests/core/train/test_run.py::test_stop_asked_within_training_publishes_a_checkpoint_first",),
+        ("tests/core/train/test_stopped.py::test_stop_between_checkpoints_saves_where_training_stands",),
         "Pause and drain throw away the epoch that runs, and the rows that waited.",
     ),
 )

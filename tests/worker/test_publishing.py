@@ -51,13 +51,12 @@ def test_rows_are_seen_only_once_their_checkpoint_is_stored(
     points.mkdir()
     monkeypatch.setattr(faults, "_folder", lambda: points)
     desk = make_desk(artifacts_url=f"memory://{tmp_path.name}")
-    armed = points / "publish.stored"
-    armed.write_text("every raise EIO")
+    (points / "publish.stored").write_text("wait")
     job_id = desk.submit(epochs=3)
     carrying = desk.carry_in_background()
-    assert eventually((desk.site.settings.caches / "attempts" / job_id / "1" / "model.safetensors").exists)
+    assert eventually((points / "publish.stored.fired").exists)
     assert desk.epochs(job_id) == []
-    armed.unlink()
+    (points / "publish.stored.go").touch()
     carrying.join()
     assert (desk.job(job_id).state, desk.epochs(job_id)) == ("succeeded", [1, 2, 3])
 
@@ -74,6 +73,11 @@ def test_publication_that_may_be_committed_is_repeated_as_it_was(desk: Desk) -> 
     publish_first(desk, publisher)
     assert desk.epochs(job_id) == [1, 2]
     assert desk.job(job_id).checkpoint_epoch == 2
+
+
+def test_two_attempts_share_no_folder(desk: Desk) -> None:
+    paths = {AttemptFolder(desk.site.storage, desk.site.settings.caches, "job_1", fence).path for fence in (1, 2)}
+    assert len(paths) == 2
 
 
 def test_last_two_published_checkpoints_and_the_best_are_kept(desk: Desk) -> None:

@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from core.messages import Progress, Publish, Stopped
+from tests.core.train.test_run import Ends, digits, train
+
+
+def test_stop_between_checkpoints_saves_where_training_stands(tmp_path: Path) -> None:
+    spec = digits(epochs=5000, early_stopping=None, checkpoints={"every": {"epochs": 5000}})
+    ends = train(spec, tmp_path / "1", Ends(lambda ends: "drain" if ends.of(Progress) else None))
+    (publication,) = ends.of(Publish)
+    assert isinstance(ends.last, Stopped)
+    assert publication.checkpoint.step >= ends.of(Progress)[0].step > 0
+    assert (tmp_path / "1" / publication.checkpoint.name).is_file()
+    assert [row["epoch"] for row in ends.rows] == list(range(1, publication.checkpoint.epoch + 1))
