@@ -98,10 +98,7 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
         if not report["ok"]:
             raise SpecInvalid([issue(item) for item in report["errors"]])
         new = replace(new, resolved_spec=report["resolved_spec"])
-    job, is_new = await run_in_threadpool(_create, svc, new)
-    if is_new:
-        await run_in_threadpool(_ring, svc, job)
-    return job, is_new
+    return await run_in_threadpool(_create, svc, new)
 
 
 def issue(item: dict[str, Any]) -> Issue:
@@ -145,12 +142,10 @@ def _replay(svc: Services, new: jobs.NewJob) -> Job | None:
 
 def _create(svc: Services, new: jobs.NewJob) -> tuple[Job, bool]:
     with svc.database.session_scope() as session:
-        created = jobs.create(session, new)
+        job, is_new = jobs.create(session, new)
         hit("post.written")
     hit("post.committed")
-    return created
-
-
-def _ring(svc: Services, job: Job) -> None:
-    svc.ring(job)
-    hit("post.rung")
+    if is_new:
+        svc.ring(job)
+        hit("post.rung")
+    return job, is_new

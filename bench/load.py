@@ -405,7 +405,7 @@ def measure_posts(asked: argparse.Namespace) -> None:
 
 
 def measure_memory(asked: argparse.Namespace) -> None:
-    jobs, step = (60, 20) if asked.quick else (asked.jobs, max(1, asked.jobs // 10))
+    jobs, step = (60, 20) if asked.quick else (asked.jobs, max(1, asked.jobs // 20))
     rows: list[dict[str, Any]] = []
     with services(asked.engine, is_double=not asked.real) as (service,):
         service.warm()
