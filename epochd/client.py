@@ -171,6 +171,14 @@ class Client:
             if not page["has_more"] or not page["data"]:
                 return found
 
+    def code(self, job_id: str) -> str:
+        """Return the job as one plain PyTorch file that needs nothing of epochd.
+
+        Raises:
+            NotPossibleNow: it uses what a script cannot repeat; `problem["errors"]` says which field.
+        """
+        return self._get(f"/v1/jobs/{job_id}/code").text
+
     def logs(self, job_id: str) -> str:
         """Return the trainer's log."""
         return self._get(f"/v1/jobs/{job_id}/logs").text
@@ -210,6 +218,22 @@ class Client:
             return self._transport.request("GET", "/readyz", is_safe=False).is_success
         except ClientError:
             return False
+
+    def readiness(self) -> dict[str, Any]:
+        """Return what the service says about its database and broker; asks once.
+
+        Raises:
+            TryLater: one of them is away; `problem` says which.
+        """
+        return self._transport.request("GET", "/readyz", is_safe=False).json()
+
+    def version(self) -> str:
+        """Return the version of the service."""
+        return self._get("/openapi.json").json()["info"]["version"]
+
+    def queues(self) -> list[dict[str, Any]]:
+        """Return how many of the project's jobs wait and run, by queue."""
+        return self._get("/v1/queue").json()["data"]
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers that are there."""

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,8 +29,10 @@ SETTINGS_STATUS = 2
 """The API's exit status where its settings forbid to start."""
 FUTILE_STARTS = 4
 """An API that dies so often before it ever answered will not mend itself."""
-DRAIN_SECONDS = 30.0
-"""From SIGTERM to SIGKILL: a trainer's own grace (20 s), and some time to write it down."""
+GRACE_SECONDS = 20.0
+"""Of a trainer, where EPOCHD_STOP_GRACE_SECONDS says nothing else."""
+WRITING_SECONDS = 10.0
+"""After that grace, to write down how it ended; then what is left is killed."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str], None]
@@ -147,10 +149,20 @@ class Service:
         self._is_stopping = True
         for child in self._children:
             child.send(signal.SIGTERM)
-        ends = time.monotonic() + DRAIN_SECONDS
+        seconds = drain_seconds(os.environ)
+        ends = time.monotonic() + seconds
         for child in self._children:
             if not child.end(max(0.0, ends - time.monotonic())):
-                self._say(f"{child.name} did not end within {DRAIN_SECONDS:.0f} s and was killed")
+                self._say(f"{child.name} did not end within {seconds:.0f} s and was killed")
+
+
+def drain_seconds(environment: Mapping[str, str]) -> float:
+    """Return the time from SIGTERM to SIGKILL: the grace that trainers get, and some to write it down."""
+    try:
+        grace = float(environment["EPOCHD_STOP_GRACE_SECONDS"])
+    except (KeyError, ValueError):  # not set; or wrong, and then no worker has started
+        grace = GRACE_SECONDS
+    return grace + WRITING_SECONDS
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """The command line: `epochd <verb>`."""
 
-from epochd.cli import jobs, keys, serving, watching
+from epochd.cli import jobs, keys, operating, serving, watching
 from epochd.cli.shell import app
 
-__all__ = ["app", "jobs", "keys", "main", "serving", "watching"]
+__all__ = ["app", "jobs", "keys", "main", "operating", "serving", "watching"]
 
 
 def main() -> None:
