@@ -12,6 +12,7 @@ from core.spec.scores import named
 from core.train import build, metrics
 from core.train.averaging import WeightAverage
 from core.train.data import Split
+from core.train.diagnosing import Diagnoser
 from core.train.early_stopping import EarlyStopper
 from core.train.evaluating import Evaluator
 from core.train.failures import refuse
@@ -19,6 +20,7 @@ from core.train.feeding import Feed
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
 from core.train.plan import Plan
+from core.train.probing import Probe
 from core.train.rng import seed_all
 from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
@@ -110,8 +112,17 @@ def assemble(
         average=_average(spec, model),
         watch=watch,
         journal=journal,
+        diagnoser=Diagnoser(spec, float(optimizer.defaults["lr"]), _probe(spec, model, feed)),
     )
     return trainer
+
+
+def _probe(spec: JobSpec, model: nn.Module, feed: Feed) -> Probe:
+    def some(count: int) -> Tensor:
+        inputs = feed.some(count)
+        return inputs.to(torch.bfloat16) if spec.precision == "bf16-true" else inputs
+
+    return Probe(model, some)
 
 
 def _evaluator(

@@ -118,10 +118,11 @@ def header() -> bytes:
 
 
 def from_format_1(state: State) -> State:
-    """Return the state of format 1, which had the format's number among its parts."""
+    """Return the state of format 1, which had the format's number among its parts and knew no diagnoses."""
     if state.get("format") != 1:
         raise CheckpointInvalid(f"it says format {state.get('format')} where a file without a header has format 1")
-    return {name: part for name, part in state.items() if name != "format"}
+    unseen = {"said": [], "losses": [], "least_norm": None, "gradients": [], "vanished": 0}
+    return {**{name: part for name, part in state.items() if name != "format"}, "diagnoser": unseen}
 
 
 UPGRADES: Mapping[int, Callable[[State], State]] = {1: from_format_1}

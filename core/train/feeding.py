@@ -1,5 +1,6 @@
 """The sets as batches on the device, with what is done to every batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ class Feed:
     train_eval: EvalBatches | None
     """The training set to be judged on, where that is asked for."""
     sample_shape: tuple[int, ...]
+    some: Callable[[int], Tensor]
+    """Return so many training samples, as they reach the model in evaluation."""
 
 
 def feed(spec: JobSpec, sets: Sets, *, seed: int, device: torch.device) -> Feed:
@@ -51,7 +54,12 @@ def feed(spec: JobSpec, sets: Sets, *, seed: int, device: torch.device) -> Feed:
         transform=train_transform,
     )
     train_eval = judged(sets.train) if spec.evaluate_at_start or spec.swa else None
-    return Feed(batches, judged(sets.val), judged(sets.test), train_eval, shape)
+
+    def some(count: int) -> Tensor:
+        inputs, _ = sets.train.gather(torch.arange(min(count, len(sets.train))))
+        return (inputs if eval_transform is None else eval_transform(inputs)).to(device)
+
+    return Feed(batches, judged(sets.val), judged(sets.test), train_eval, shape, some)
 
 
 def _transform(components: tuple[Component, ...], split: Split) -> tuple[Transform | None, bool]:

@@ -12,6 +12,7 @@ from core.messages import Progress, StopReason
 from core.train.averaging import WeightAverage
 from core.train.checkpoint import check_keys, fitting
 from core.train.data import Batch, EvalBatches, TrainBatches
+from core.train.diagnosing import Diagnoser
 from core.train.evaluating import Evaluator, by_monitor
 from core.train.journal import Journal
 from core.train.judging import Judge
@@ -40,10 +41,11 @@ class Trainer:
         average: WeightAverage | None,
         watch: Watch,
         journal: Journal,
+        diagnoser: Diagnoser | None = None,
     ) -> None:
         self.plan, self.model, self.updater, self.schedule = plan, model, updater, schedule
         self.train, self.val, self.train_eval, self.evaluator, self.judge = train, val, train_eval, evaluator, judge
-        self.average, self.watch, self.journal = average, watch, journal
+        self.average, self.watch, self.journal, self.diagnoser = average, watch, journal, diagnoser
         self.device = train.device
         self.val_metrics: dict[str, Any] | None = None
         """Of the last validation in the epoch that runs."""
@@ -77,6 +79,8 @@ class Trainer:
         self.validate_within_epoch()  # an earlier attempt may have been stopped before it could
         if self.at.verdict is not None:
             return iter(())
+        if self.diagnoser is not None and self.at.batch == 0 and self.diagnoser.is_look_due(self.at.epoch + 1):
+            self.updater.on_gradients = self.diagnoser.after_backward
         batches = self.train.epoch(self.at.epoch + 1, self.at.batch)
         return iter(lambda: list(islice(batches, self.plan.accumulate)), [])
 
@@ -115,7 +119,7 @@ class Trainer:
         row = self._row(epoch, train, self.val_metrics)
         self.at.stop_reason = self._end(epoch, train["loss"])
         self._turn_page()
-        self.journal.add(row, self.judge.end_epoch())
+        self.journal.add(row, [*self.judge.end_epoch(), *self._diagnoses(row)])
         if self.at.stop_reason is not None or self.journal.is_due(epoch):
             self.save()
 
@@ -169,6 +173,11 @@ class Trainer:
         self.average.refresh_batch_norm(inputs for inputs, _ in self.train_eval or ())
         self.at.averaged_epoch = epoch
 
+    def _diagnoses(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.diagnoser is None:
+            return []
+        return self.diagnoser.look(row, is_last=self.at.stop_reason is not None)
+
     def _end(self, epoch: int, loss: float) -> StopReason | None:
         """Return why training is over after `epoch`, None when it goes on."""
         if self.at.verdict not in (None, "max_steps"):
@@ -209,6 +218,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "judge": self.judge.state_dict(),
+            "diagnoser": self.diagnoser.state_dict() if self.diagnoser else None,
             "val_metrics": self.val_metrics,
             "position": {**asdict(self.at), "seconds": self._seconds()},
             "rng": rng_state(self.device),
@@ -235,6 +245,8 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.judge.load_state_dict(state["judge"], self.device)
+        if self.diagnoser is not None:
+            self.diagnoser.load_state_dict(state["diagnoser"])
         self.val_metrics = state["val_metrics"]
         self.at = Position(**state["position"])
         set_rng_state(state["rng"], self.device)

@@ -86,6 +86,8 @@ class Updater:
         self.input_dtype = torch.bfloat16 if precision == "bf16-true" else None
         self.scaler = torch.amp.GradScaler(device.type) if precision == "16-mixed" else None
         self.is_closure_needed = isinstance(optimizer, torch.optim.LBFGS)
+        self.on_gradients: Callable[[], None] | None = None
+        """Called once, when the next update has its gradients, before they are clipped."""
 
     def update(self, batches: Sequence[Batch]) -> None:
         """Do one update on `batches`; several are accumulated, each weighted by its share of the samples."""
@@ -93,6 +95,9 @@ class Updater:
             self._step_with_closure(batches)
             return
         self._backward(batches, is_recorded=True)
+        if self.on_gradients is not None:
+            self.on_gradients()
+            self.on_gradients = None
         if self.scaler is None:
             self.grad_norm.add(self.clip(), 1)
             self.optimizer.step()
