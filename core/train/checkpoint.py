@@ -121,7 +121,7 @@ def from_format_1(state: State) -> State:
     """Return the state of format 1, which had the format's number among its parts and knew no diagnoses."""
     if state.get("format") != 1:
         raise CheckpointInvalid(f"it says format {state.get('format')} where a file without a header has format 1")
-    unseen = {"said": [], "losses": [], "least_norm": None, "gradients": [], "vanished": 0}
+    unseen: State = {"said": [], "losses": [], "least_norm": None, "gradients": [], "vanished": 0}
     return {**{name: part for name, part in state.items() if name != "format"}, "diagnoser": unseen}
 
 

@@ -1,7 +1,7 @@
 """Muon as it is meant to be used: for matrices, with AdamW for biases, norms, embeddings of one row, kernels."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch.optim import AdamW, Muon, Optimizer
@@ -40,6 +40,10 @@ class MuonWithAdamW(Optimizer):
         self.muon.param_groups, self.adamw.param_groups = self.param_groups[:count], self.param_groups[count:]
         self.muon.state = self.adamw.state = self.state
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @override
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
