@@ -221,8 +221,8 @@ class Campaign:
         with self.system.database.session_scope(write=False) as session:
             return list(session.scalars(mine))
 
-    def going(self) -> list[Going]:
-        """Return the jobs that train."""
+    def going(self, worker_pid: int | None = None) -> list[Going]:
+        """Return the jobs that train; those of one worker, where one is named."""
         statement = (
             select(Job.id, Job.epochs_done, Job.spec, Job.attempt, Attempt.from_epoch, Worker.pid, Attempt.pid)
             .join(Attempt, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempt))
@@ -230,7 +230,9 @@ class Campaign:
             .where(Job.idempotency_key.startswith(self.prefix), Job.state == "running", Job.desired == "run")
         )
         with self.system.database.session_scope(write=False) as session:
-            found = session.execute(statement).all()
+            found = session.execute(
+                statement if worker_pid is None else statement.where(Worker.pid == worker_pid)
+            ).all()
         return [Going(row[0], row[1], row[2]["epochs"], *row[3:]) for row in found]
 
     def attempts(self, job_id: str) -> list[Attempt]:
@@ -263,10 +265,8 @@ class Campaign:
         def find() -> Going | None:
             if jobs:
                 self.feed(jobs)
-            may_be = [job for job in self.going() if self._is_worth_it(job)]
-            if worker is not None:
-                pid = self.service.processes[worker].pid
-                may_be = [job for job in may_be if job.worker_pid == pid]
+            pid = None if worker is None else self.service.processes[worker].pid
+            may_be = [job for job in self.going(pid) if self._is_worth_it(job)]
             return min(may_be, key=lambda job: (self.hits[job.job_id], self.chance.random()), default=None)
 
         return wait_until(find, pause=0.02)
