@@ -6,7 +6,7 @@ TRAINER, CHECKPOINT, JOURNAL = "core/train/trainer.py", "core/train/checkpoint.p
 DURABLE = "tests/core/train/test_durable.py"
 STOPPED = "tests/core/train/test_resume.py::test_stopped_at_any_step_the_bits_are_those_of_an_undisturbed_run[5]"
 EVERY_STEP = "tests/core/train/test_resume.py::test_stopped_at_every_step_the_bits_are_those_of_an_undisturbed_run"
-WITHIN = "tests/core/train/test_resume.py::test_validation_within_an_epoch_resumes_exactly"
+VALIDATED = "tests/core/train/test_stopped.py::test_what_was_validated_before_the_stop_stands_in_the_row"
 VARIETY = "tests/core/train/test_resume_varieties.py::test_every_kind_of_state_is_resumed"
 GENERATORS = "tests/core/train/test_numerics.py::test_all_generators_go_on_where_they_were"
 OTHER_BITS = "A resumed job ends with other weights than an undisturbed one."
@@ -107,7 +107,7 @@ RESTORED = (
     ),
     _not_restored("judge", "        self.judge.load_state_dict("),
     _not_restored("position", '        self.at = Position(**state["position"])\n'),
-    _not_restored("validation", '        self.val_metrics = state["val_metrics"]\n', f"{WITHIN}[3]", f"{WITHIN}[9]"),
+    _not_restored("validation", '        self.val_metrics = state["val_metrics"]\n', f"{VALIDATED}[4]"),
     _not_restored("rng", "        set_rng_state("),
     _not_restored(
         "torch-rng", '    torch.set_rng_state(state["torch"].cpu())\n', GENERATORS, STOPPED, file="core/train/rng.py"
@@ -168,7 +168,7 @@ RESTORED = (
     _not_restored(
         "decisions-of-the-epoch",
         '        self.decisions = list(state["decisions"])\n',
-        f"{WITHIN}[3]",
+        f"{VALIDATED}[4]",
         file="core/train/judging.py",
     ),
     _not_restored(
