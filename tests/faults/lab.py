@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import update
 
 from core.db import jobs
+from core.db.clock import now
 from core.db.engine import Database
 from core.db.tables import Job
 from core.faults import Point
@@ -32,6 +33,14 @@ class Points:
         """Wait until a process has come by."""
         wait_until((self.faults / f"{point}.fired").exists, pause=0.01)
 
+    def disarm(self, point: Point) -> None:
+        """Let all pass."""
+        (self.faults / point).unlink(missing_ok=True)
+
+    def slow(self) -> None:
+        """Let every epoch take its time, without work, until `disarm("checkpoint.told")`."""
+        self.arm("checkpoint.told", "every sleep 0.4")
+
     def let_go(self, point: Point) -> None:
         """Let the process go on that waits."""
         (self.faults / f"{point}.go").touch()
@@ -49,10 +58,11 @@ class Lab(Points):
         with self.database.session_scope(write=False) as session:
             return jobs.get(session, "default", job_id)
 
-    def change(self, job_id: str, **values: Any) -> None:
-        """Change columns of the job: the time that a test does not wait for."""
+    def let_lease_end(self, job_id: str) -> None:
+        """Put the end of a running job's lease into the past: a test does not wait for it."""
         with self.database.session_scope() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(**values))
+            running = update(Job).where(Job.id == job_id, Job.state == "running")
+            session.execute(running.values(lease_until=now(-1.0)))
 
     def epochs(self, job_id: str) -> list[int]:
         """Return the epochs whose rows are published."""

@@ -16,12 +16,11 @@ import psutil
 import pytest
 import torch
 
-from core.db.clock import now
 from core.db.engine import Database
 from core.faults import Point
 from core.process import KILLED, Template
 from core.train.failures import as_failed
-from tests.faults.harness import EPOCHS, SPEC, attempts, trainers, wait_for_epochs
+from tests.faults.harness import SPEC, attempts, trainers, wait_for_epochs
 from tests.faults.lab import SMALL, Lab
 from tests.faults.rooms import ARE_POSSIBLE, Room, needs_room
 from tests.service import Service, wait_until
@@ -30,6 +29,7 @@ from worker.outcome import of_failure
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 STALL_SECONDS = 6.0
+EPOCHS = 6
 SETTINGS = {
     "EPOCHD_STALL_SECONDS": str(STALL_SECONDS),
     "EPOCHD_STOP_GRACE_SECONDS": "1",
@@ -166,10 +166,8 @@ def test_five_lost_workers_without_progress_are_poison(lab: Lab) -> None:
     job_id = lab.service.submit(SMALL)["id"]
 
     def has_ended() -> bool:
-        row = lab.row(job_id)
-        if row.state == "running":  # nobody renews it; a test does not wait for its end
-            lab.change(job_id, lease_until=now(-1.0))
-        return row.state == "failed"
+        lab.let_lease_end(job_id)
+        return lab.row(job_id).state == "failed"
 
     wait_until(has_ended)
     error = failed(lab, job_id, "poison", "infrastructure", attempt=5)
@@ -269,12 +267,14 @@ def test_silent_trainer_is_ended_and_tried_again(lab: Lab) -> None:
 
 
 def test_trainer_that_writes_garbage_to_its_pipe_is_ended_and_tried_again(lab: Lab) -> None:
-    job_id = lab.service.submit(SPEC)["id"]
+    lab.slow()
+    job_id = lab.service.submit(SMALL)["id"]
     wait_for_epochs(lab.service, job_id, 2)
     (trainer,) = trainers(lab.service)
     with message_pipe(trainer.pid).open("wb") as pipe:
         pipe.write(b"\n\x00 this is no message\n")
-    succeeded(lab, job_id, EPOCHS)
+    lab.disarm("checkpoint.told")
+    succeeded(lab, job_id, SMALL["epochs"])
     assert lab.ends(job_id) == [("crashed", "crash", signal.SIGKILL, None), ("succeeded", None, None, 0)]
     first, second = attempts(lab.service, job_id)
     assert "sent something that is not a message" in first["message"]
@@ -295,7 +295,8 @@ def message_pipe(pid: int) -> Path:
 
 
 def test_trainer_that_does_not_hear_its_stop_is_killed_after_the_grace(lab: Lab) -> None:
-    job_id = lab.service.submit({**SPEC, "epochs": 1000})["id"]
+    lab.slow()
+    job_id = lab.service.submit({**SMALL, "epochs": 1000})["id"]
     wait_for_epochs(lab.service, job_id, 1)
     (trainer,) = trainers(lab.service)
     trainer.suspend()
@@ -330,12 +331,14 @@ def test_children_of_a_child_end_with_it(what: str) -> None:
 
 def kept_at(lab: Lab, epochs: int) -> str:
     """Kill a trainer when so many epochs are published; its successor waits before it reads anything."""
-    job_id = str(lab.service.submit(SPEC)["id"])
+    lab.slow()
+    job_id = str(lab.service.submit({**SMALL, "epochs": EPOCHS})["id"])
     wait_for_epochs(lab.service, job_id, epochs)
     lab.arm("trainer.entered", "wait")
     for trainer in trainers(lab.service):
         trainer.kill()
     lab.wait_fired("trainer.entered")
+    lab.disarm("checkpoint.told")
     return job_id
 
 
