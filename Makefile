@@ -41,7 +41,7 @@ format: dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 
 openapi: install ## Write docs/openapi.json from the routes
-	@$(BIN)/python -m api.openapi docs/openapi.json
+	@$(BIN)/python -m api.openapi
 
 catalog: install ## Derive the catalog of components from the installed packages
 	@$(BIN)/python -m core.train.catalog

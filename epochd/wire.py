@@ -115,6 +115,8 @@ class Row(TypedDict):
     grad_norm: NotRequired[float | None]
     seconds: float
     samples_per_second: float | None
+    profile: NotRequired[dict[str, float]]
+    """Seconds of batch, forward, loss, backward and update, where the spec asks for it."""
     early_stopping: StoppingCheck | None
     non_finite: NotRequired[dict[str, str]]
     """Names each value that is null because it is not finite: `{"train.loss": "nan"}`."""

@@ -40,6 +40,8 @@ class MetricsRow(Body):
     """Before clipping."""
     seconds: float | None = None
     samples_per_second: float | None = None
+    profile: dict[str, float] | None = None
+    """Seconds of batch, forward, loss, backward and update; only where the spec says `profile`."""
     early_stopping: EarlyStoppingCheck | None = None
     attempt: int
     recorded_at: Instant
@@ -52,7 +54,7 @@ class DecisionBody(Body):
 
     id: int
     kind: str
-    """`early_stopping`, `lr_cut`, `retry`, `rollback`, …"""
+    """`early_stopping`, `lr_cut`, `diagnosis`, `rollback`, `numerics_changed`, …"""
     epoch: int | None
     attempt: int
     recorded_at: Instant

@@ -45,8 +45,6 @@ def warnings(spec: JobSpec) -> list[Issue]:
 
 def _not_yet(spec: JobSpec) -> Iterator[Issue]:
     """Name what a spec may say but this version does not do."""
-    if spec.profile:
-        yield Issue("/profile", "no_effect", "This version does not split an epoch's time over its steps.")
     for name, kept in (("keep_best", spec.checkpoints.keep_best), ("keep_last", spec.checkpoints.keep_last)):
         if kept > 1:
             detail = "This version keeps the best checkpoint and the last two, whatever is asked for."

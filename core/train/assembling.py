@@ -19,6 +19,7 @@ from core.train.failures import refuse
 from core.train.feeding import Feed
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
+from core.train.phases import Phases
 from core.train.plan import Plan
 from core.train.probing import Probe
 from core.train.rng import seed_all
@@ -87,6 +88,7 @@ def assemble(
         precision=spec.precision,
         device=device,
         scores=scores["train"],
+        phases=Phases(is_on=spec.profile, device=device),
     )
     plan = Plan(
         epochs=spec.epochs,

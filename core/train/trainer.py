@@ -82,7 +82,11 @@ class Trainer:
         if self.diagnoser is not None and self.at.batch == 0 and self.diagnoser.is_look_due(self.at.epoch + 1):
             self.updater.on_gradients = self.diagnoser.after_backward
         batches = self.train.epoch(self.at.epoch + 1, self.at.batch)
-        return iter(lambda: list(islice(batches, self.plan.accumulate)), [])
+        return iter(lambda: self._next(batches), [])
+
+    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+        with self.updater.phases.during("batch"):
+            return list(islice(batches, self.plan.accumulate))
 
     def count(self, batches: list[Batch]) -> None:
         """Count an update; the schedule and the exponential average follow it."""
@@ -117,6 +121,8 @@ class Trainer:
         for decision in self.schedule.after_epoch(known, epoch, self.at.step):
             self.judge.lr_was_cut(decision)
         row = self._row(epoch, train, self.val_metrics)
+        if (profile := self.updater.phases.take()) is not None:
+            row["profile"] = profile
         self.at.stop_reason = self._end(epoch, train["loss"])
         self._turn_page()
         self.journal.add(row, [*self.judge.end_epoch(), *self._diagnoses(row)])

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from core.spec.job import GradientClipping, Regularization
 from core.train.data import Batch
+from core.train.phases import Phases
 from core.train.scoring import RunningMean, Scores
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
@@ -78,9 +79,10 @@ class Updater:
         precision: str,
         device: torch.device,
         scores: Scores,
+        phases: Phases | None = None,
     ) -> None:
         self.model, self.loss_fn, self.optimizer, self.clip, self.penalty = model, loss_fn, optimizer, clip, penalty
-        self.scores = scores
+        self.scores, self.phases = scores, phases or Phases()
         self.loss, self.data_loss, self.grad_norm = RunningMean(), RunningMean(), RunningMean()
         self.autocast = autocast(precision, device)
         self.input_dtype = torch.bfloat16 if precision == "bf16-true" else None
@@ -98,6 +100,10 @@ class Updater:
         if self.on_gradients is not None:
             self.on_gradients()
             self.on_gradients = None
+        with self.phases.during("update"):
+            self._step()
+
+    def _step(self) -> None:
         if self.scaler is None:
             self.grad_norm.add(self.clip(), 1)
             self.optimizer.step()
@@ -112,14 +118,17 @@ class Updater:
         samples = sum(len(target) for _, target in batches)
         total = torch.zeros(())
         for inputs, target in batches:
-            with self.autocast:
+            with self.phases.during("forward"), self.autocast:
                 output = self.model(inputs if self.input_dtype is None else inputs.to(self.input_dtype))
-                data_loss = self.loss_fn(output, target)
-            loss = data_loss if self.penalty is None else data_loss + self.penalty()
+            with self.phases.during("loss"):
+                with self.autocast:
+                    data_loss = self.loss_fn(output, target)
+                loss = data_loss if self.penalty is None else data_loss + self.penalty()
             if is_recorded:
                 self._record(loss, data_loss, output, target)
             share = loss if len(batches) == 1 else loss * (len(target) / samples)
-            (share if self.scaler is None else self.scaler.scale(share)).backward()
+            with self.phases.during("backward"):
+                (share if self.scaler is None else self.scaler.scale(share)).backward()
             total = share.detach() if len(batches) == 1 else total.to(share.device) + share.detach()
         return total
 

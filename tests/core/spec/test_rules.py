@@ -87,7 +87,6 @@ def test_the_mode_follows_from_the_metric(monitor: str, mode: str | None) -> Non
         ),
         ({"regularization": {"l2": 0.1}, "optimizer": "AdamW"}, "/regularization/l2", "decays_twice"),
         ({"early_stopping": {"patience": 3}}, "/early_stopping", "never_reached"),
-        ({"profile": True}, "/profile", "no_effect"),
         ({"checkpoints": {"keep_best": 2}}, "/checkpoints/keep_best", "no_effect"),
         ({"checkpoints": {"keep_last": 3}}, "/checkpoints/keep_last", "no_effect"),
         ({"execution": {"gpus": 2}}, "/execution/gpus", "no_effect"),

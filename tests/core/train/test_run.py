@@ -230,3 +230,18 @@ def test_other_numerics_than_the_first_attempts_are_a_warning(tmp_path: Path) ->
     ends = train(digits(epochs=1), tmp_path / "1", numerics=before, threads=1)
     codes = [warning["code"] for warning in ends.of(Started)[0].warnings]
     assert "numerics_changed" in codes
+
+
+def test_an_epochs_time_is_split_over_its_phases_on_request(tmp_path: Path) -> None:
+    ends = train(digits(profile=True, epochs=2, accumulate_grad_batches=2), tmp_path / "1")
+    assert [set(row["profile"]) for row in ends.rows] == [{"batch", "forward", "loss", "backward", "update"}] * 2
+    for row in ends.rows:
+        assert all(seconds > 0 for seconds in row["profile"].values())
+        assert sum(row["profile"].values()) <= row["seconds"]
+
+
+def test_profiling_changes_no_bit(tmp_path: Path) -> None:
+    for name, profile in (("plain", False), ("profiled", True)):
+        train(digits(profile=profile, epochs=2), tmp_path / name)
+    plain, profiled = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "profiled"))
+    assert plain == profiled
