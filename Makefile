@@ -1,6 +1,6 @@
 # `make` lists the verbs. The two that matter: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo run test test-fast check format openapi catalog requirements image clean
+.PHONY: help install dev demo run test test-fast faults mutants check format openapi catalog requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,14 @@ test: dev ## Run all tests
 test-fast: dev ## Run the tests that start no servers and kill nothing
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "not fault and not postgres and not redis" -x
 
+faults: dev ## Repeat every fault many times (hours); what it saw goes to .cache/faults.json
+	@mkdir -p .cache
+	@EPOCHD_FAULT_REPETITIONS=full EPOCHD_FAULT_REPORT=.cache/faults.json $(PYTEST) -n $(JOBS) --dist worksteal \
+		tests/faults tests/core/db
+
+mutants: dev ## Plant known defects one by one; the tests must notice each
+	@$(BIN)/python -m tests.mutants --jobs $(JOBS)
+
 check: dev ## Formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -49,9 +57,6 @@ catalog: install ## Derive the catalog of components from the installed packages
 requirements: $(VENV)/.uv ## Pin requirements.txt and requirements-dev.txt with hashes
 	@$(COMPILE) --output-file requirements.txt
 	@$(COMPILE) --extra dev --output-file requirements-dev.txt
-
-image: ## Build the container image
-	docker build --tag epochd .
 
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
