@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.service import QUICK, ROOT, WITH_US, example, free_port, wait_until
@@ -125,6 +126,16 @@ def test_operator_looks_collects_backs_up_and_restores_while_jobs_run(tmp_path: 
         first, second = client.get(f"/v1/jobs/{running}/attempts").json()["data"]
         assert (first["outcome"], second["outcome"]) == ("lost", "succeeded")
         assert second["from_epoch"] > 0
+
+
+def test_every_alert_is_a_rule_about_our_metrics() -> None:
+    (text,) = [text for _, language, text in BLOCKS if language == "yaml"]
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 5
+    for rule in rules:
+        assert rule.keys() <= {"alert", "expr", "for"}
+        assert re.search(r"\b(epochd_\w+|up)\b", rule["expr"])
+        assert all(rule["expr"].count(opened) == rule["expr"].count(closed) for opened, closed in ("()", "{}", "[]"))
 
 
 def test_every_command_is_run_or_says_why_not() -> None:

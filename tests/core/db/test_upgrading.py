@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from core.db import migrate, workers
@@ -92,6 +93,12 @@ def test_first_migration_of_an_empty_database_asks_nobody(empty_url: str, plant:
     plant("unmarked")
     migrate.upgrade(empty_url)
     assert migrate.current(empty_url) == migrate.head()
+
+
+def test_every_migration_after_the_first_says_whether_older_programs_can_go_on() -> None:
+    steps = list(ScriptDirectory(str(migrate.scripts())).walk_revisions())
+    silent = [step.revision for step in steps[:-1] if not isinstance(getattr(step.module, "is_compatible", None), bool)]
+    assert silent == []
 
 
 @pytest.mark.parametrize("module", ["api", "worker", "core.db.migrate"])
