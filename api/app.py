@@ -12,7 +12,7 @@ from api import openapi, problems
 from api.dependencies import caller
 from api.parameters import problems as documented
 from api.preflight import PRELOAD
-from api.routes import artifacts, components, datasets, documents, health, jobs, keys, operation, series
+from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, series
 from api.services import Services
 from api.telemetry import Measured
 from core.process import Template
@@ -66,7 +66,7 @@ def _guarded() -> APIRouter:
     """Return the routes that ask who calls: all but health's."""
     guarded = APIRouter(dependencies=[Depends(caller)], responses=documented(401, 403, 503))
     guarded.include_router(documents.router)
-    for router in (jobs, series, artifacts, datasets, components, operation, keys):
+    for router in (jobs, series, artifacts, code, datasets, components, operation, keys):
         guarded.include_router(router.router, prefix="/v1")
     return guarded
 

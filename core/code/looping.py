@@ -29,9 +29,9 @@ def loop(job: Job, page: Page) -> None:
     if job.judges_within_epochs:
         _judge(job, page)
     if job.spec.evaluate_at_start:
-        parts = ['**evaluate(model, x_train_eval, y_train, "train")']
-        parts += ['**evaluate(model, x_val, y_val, "val")'] if job.has("val") else []
-        page.add("show(0, {" + ", ".join(parts) + "})  # before the first update")
+        lines = ["# Before the first update", 'row = evaluate(model, x_train_eval, y_train, "train")']
+        lines += ['row |= evaluate(model, x_val, y_val, "val")'] if job.has("val") else []
+        page.add(*lines, "show(0, row)")
     page.add("for epoch in range(1, EPOCHS + 1):", *indented(_epoch(job, page)))
     _finish(job, page)
 
@@ -208,7 +208,9 @@ def _closure(job: Job, forward: list[str]) -> list[str]:
         "def closure(inputs=inputs, target=target, looks=looks):",
         '    """Evaluate the loss once more, as LBFGS asks for it."""',
         "    optimizer.zero_grad()",
-        *indented([*forward, "loss.backward()", *_clipped(job), f"looks.append({kept})", "return float(loss)"]),
+        *indented(
+            [*forward, "loss.backward()", *_clipped(job), f"looks.append({kept})", "return float(loss.detach())"]
+        ),
         "",
         "optimizer.step(closure)",
         f"{names} = looks[0]",
@@ -262,8 +264,9 @@ def _average_epoch(job: Job) -> list[str]:
 
 
 REFRESH = '''def refresh(model):
-    """Give averaged weights BatchNorm statistics of their own: the mean over one pass of the training set."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    """Give averaged weights BatchNorm statistics of their own: the mean over the training set."""
+    norms = nn.modules.batchnorm._BatchNorm
+    layers = [layer for layer in model.modules() if isinstance(layer, norms)]
     momenta = [layer.momentum for layer in layers]
     model.eval()
     for layer in layers:

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from core.code.job import PLAIN, Job, arguments_of
-from core.code.layout import WIDTH, Call, Page, Raw, literal, tupled, written
+from core.code.layout import WIDTH, Call, Page, Raw, indented, literal, tupled, written
 from core.spec.job import Component
 
 OF_CLASSES = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
@@ -139,13 +139,9 @@ def _penalty(job: Job, page: Page) -> None:
     if part.l2:
         terms.append(f"[{literal(float(part.l2))} * weight.square().sum() for weight in penalized]")
     words = " + ".join(word for word, value in (("l1 * sum|w|", part.l1), ("l2 * sum w^2", part.l2)) if value)
-    page.add(
-        "penalized = [",
-        "    parameter",
-        "    for name, parameter in model.named_parameters()",
-        f"    if {condition}",
-        "]",
-    )
+    parts = ["parameter", "for name, parameter in model.named_parameters()", f"if {condition}"]
+    flat = f"penalized = [{' '.join(parts)}]"
+    page.add(*([flat] if len(flat) <= WIDTH else ["penalized = [", *indented(parts), "]"]))
     page.add(
         "def penalty():",
         f'    """Return {words} over these weights as they are."""',

@@ -82,7 +82,7 @@ def _classes(job: Job, kinds: set[str]) -> list[str]:
         return lines + (["predicted = output.argmax(dim=1)"] if is_labelled else [])
     probability = "output.float()" if is_probability else "output.float().sigmoid()"
     shape = ".reshape(-1)" if job.task == "binary" else ""
-    lines = [f"output, target = {probability}{shape}, target{shape}.long()  # probabilities and labels"]
+    lines = [f"output, target = {probability}{shape}, target{shape}.long()"]
     return lines + (["predicted = (output > 0.5).long()"] if is_labelled else [])
 
 
@@ -107,7 +107,7 @@ def _error(kind: str) -> tuple[list[str], str]:
 
 def _matrix(_job: Job, _part: Component) -> tuple[list[str], str]:
     pairs = "torch.bincount(target * classes + predicted, minlength=classes**2)"
-    return [f"matrix = {pairs}.reshape(classes, classes)"], "matrix.tolist()"
+    return [f"counts = {pairs}"], "counts.reshape(classes, classes).tolist()"
 
 
 def _accuracy(job: Job, part: Component) -> tuple[list[str], str]:
@@ -166,7 +166,8 @@ def _auroc(job: Job, part: Component) -> tuple[list[str], str]:
         f"scores = {scores}",
         f"is_class = {classes}",
         "areas = [area_under_roc(scores[:, c], is_class[:, c]) for c in range(scores.shape[1])]",
-        f"known = [(area, n) for area, n in zip(areas, {weights}, strict=True) if not math.isnan(area)]",
+        f"pairs = zip(areas, {weights}, strict=True)",
+        "known = [(area, n) for area, n in pairs if not math.isnan(area)]  # one class alone has none",
         "total = sum(n for _, n in known)",
     ], "sum(area * n for area, n in known) / total if total else math.nan"
 

@@ -248,10 +248,10 @@ def _averages(job: Job, page: Page) -> None:
         page.add("# A second set of weights follows the first: average = decay * average + (1 - decay) * weight",
                  *written("average = ", Call("AveragedModel", (Raw("model"),), {"multi_avg_fn": average})))  # fmt: skip
     if job.spec.swa is not None:
-        page.use("torch.optim.swa_utils", "AveragedModel")
+        page.use("torch.optim.swa_utils", "AveragedModel", "get_swa_multi_avg_fn")
         page.add(
             f"# From epoch {job.spec.swa.start_epoch} on, the weights after every epoch are averaged.",
-            "average = AveragedModel(model)",
+            "average = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())",
         )
 
 

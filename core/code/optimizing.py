@@ -120,7 +120,7 @@ def _own_step(job: Job) -> list[str]:
     lines = [f"scheduler.step(row[{quoted(monitor)}])"]
     if early is not None and early.cooldown:
         rates = '[group["lr"] for group in optimizer.param_groups]'
-        lines = [f"rates = {rates}", *lines, f"if {rates} != rates:  # a smaller rate needs time to show",
+        lines = ["# A smaller rate needs time to show", f"rates = {rates}", *lines, f"if {rates} != rates:",
                  f"    cooldown, wait = {early.cooldown}, 0"]  # fmt: skip
     if monitor.startswith("val_") and not is_validated_each_epoch(job):
         return [f"if {quoted(monitor)} in row:", *(f"    {line}" for line in lines)]

@@ -14,7 +14,7 @@ ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
 LINNERUD = ("Weight", "Waist", "Pulse")
 TUPLES = ("feature_range", "quantile_range", "degree")
 NAMED = '''def fit(step, columns):
-    """Fit a step on the training rows of some columns; what it makes of them stands in their place."""
+    """Fit a step on the training rows of some columns; what it makes stands in their place."""
     global x, features
     at = [features.index(name) for name in columns]
     made = step.fit(x[TRAIN][:, at]).transform(x[:, at])

@@ -2,7 +2,7 @@
 
 from core.code import uploads
 from core.code.job import Job, arguments_of, refuse
-from core.code.layout import Call, Page, literal, tupled, written
+from core.code.layout import Call, Page, literal, written
 from core.code.splitting import some
 from core.spec.job import Columns, Component
 
@@ -53,7 +53,7 @@ def _bundled(source: Component, name: str, page: Page, end: str) -> list[str]:
     lines = [f"bunch = load_{name}()"]
     if source.arguments.get("as") == "image":
         pixels = "np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]"
-        lines += [f"x{end} = {pixels}  # brightness 0 to 255, shape [N, 1, 8, 8]"]
+        lines += ["# brightness 0 to 255, shape [N, 1, 8, 8]", f"x{end} = {pixels}"]
     else:
         lines += [f"x{end} = bunch.data.astype(np.float32)"]
     return [*lines, f"y{end} = bunch.target" + ("" if name in LABELLED else ".astype(np.float32)")]
@@ -64,7 +64,7 @@ def _synthetic(source: Component, name: str, page: Page, end: str) -> list[str]:
     own = arguments_of("data_sources", source, without=("samples", "seed"))
     given = {
         "n_samples": source.arguments.get("samples", 100),
-        **{key: tupled(value) for key, value in own.items()},
+        **own,
         "random_state": source.arguments.get("seed") or 0,
     }
     lines = [*written(f"x{end}, y{end} = ", Call(f"make_{name}", (), given)), f"x{end} = x{end}.astype(np.float32)"]

@@ -1,4 +1,4 @@
-"""Verbs about jobs: preflight, ls, show, metrics, cancel, pause, resume, download."""
+"""Verbs about jobs: preflight, ls, show, metrics, code, cancel, pause, resume, download."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +79,13 @@ def logs(job_id: JobId, *, url: Url = None, key: Key = None) -> None:
     """Print the trainer's log."""
     with shell(url, key) as it:
         typer.echo(it.client.logs(job_id), nl=False)
+
+
+@app.command()
+def code(job_id: JobId, *, url: Url = None, key: Key = None) -> None:
+    """Print the job as one plain PyTorch file: epochd code JOB > train.py."""
+    with shell(url, key) as it:
+        typer.echo(it.client.code(job_id), nl=False)
 
 
 @app.command()

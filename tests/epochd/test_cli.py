@@ -16,7 +16,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from core.db.engine import Database
 from epochd.cli import app
+from tests.core.db import given
+from tests.epochd.answers import Answer, serving
 from tests.service import ROOT, Service, example, wait_until
 
 SHORT: dict[str, Any] = example("digits-early-stopping") | {"epochs": 3}
@@ -197,6 +200,9 @@ class TestReading:
     def test_logs_prints_text(self, cli: Cli, trained: str) -> None:
         cli.done("logs", trained)
 
+    def test_code_prints_a_script(self, cli: Cli, trained: str) -> None:
+        assert "optimizer.step()" in cli.done("code", trained)
+
     def test_watching_a_job_that_has_ended_shows_its_rows_and_exits_0(self, cli: Cli, trained: str) -> None:
         assert "epoch 3/3" in cli.done("watch", trained)
 
@@ -272,6 +278,37 @@ class TestKeys:
         assert cli("submit", "-", "--key", reader, spec=SHORT).exit_code == 1
 
 
+class TestRemoteDoctor:
+    def test_says_what_the_api_tells(self, closed: Service) -> None:
+        database = Database(f"sqlite:///{closed.folder / 'data' / 'epochd.db'}")
+        given.queued(database)
+        database.dispose()
+        result = Cli(closed.url)("doctor", "--url", closed.url, "--key", ADMIN, "--json")
+        found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
+        assert {check: finding["status"] for check, finding in found.items()} == {
+            "service.ready": "ok", "service.version": "ok", "service.workers": "warning", "service.queue.cpu": "error",
+        }  # fmt: skip
+        assert result.exit_code == 1
+
+    def test_asks_for_a_key(self, closed: Service) -> None:
+        result = Cli(closed.url)("doctor", "--url", closed.url)
+        assert result.exit_code == 1
+        assert "error   service.key" in result.stdout
+        assert "--key" in result.stdout
+
+    def test_service_that_is_away_is_an_error(self) -> None:
+        result = Cli("http://127.0.0.1:9")("doctor", "--url", "http://127.0.0.1:9")
+        assert result.exit_code == 1
+        assert "error   service.reachable" in result.stdout
+
+    def test_database_that_is_away_is_told_as_the_api_does(self) -> None:
+        problem = {"type": "https://x/database-away", "title": "Database not reachable", "detail": "it is away"}
+        with serving(Answer(503, problem)) as server:
+            result = Cli(server.url)("doctor", "--url", server.url)
+        assert result.exit_code == 1
+        assert "not ready: it is away" in result.stdout
+
+
 def test_a_watch_survives_a_killed_and_restarted_api(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         job_id = service.submit(example("cnn-augmented") | {"epochs": 8, "early_stopping": None})["id"]
@@ -322,5 +359,8 @@ def test_the_verbs_of_the_contract_are_there() -> None:
         "resume",
         "preflight",
         "download",
+        "doctor",
+        "gc",
+        "backup",
     ):
         assert f"\n  {verb} " in shown
