@@ -2,18 +2,17 @@
 
 import ipaddress
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from api.together import Together
+from api.heads import Heads
 from core.db import keys
 from core.db.engine import Database
 from core.db.keys import Scope
-from core.db.tables import ApiKey
 from core.errors import Forbidden, Unauthenticated, UnsupportedMedia
 from core.settings import Settings
 
@@ -44,11 +43,10 @@ class Caller:
 class Gate:
     """Tells callers apart."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, heads: Heads) -> None:
         self._database = database
         self._settings = settings
-        self._keys = Together(self._verified)
-        self._are_there_keys = Together(self._any_exist)
+        self._heads = heads
         self._noted_at: dict[str, float] = {}
         """When this process last wrote down the use of a key; most requests need no write for it."""
 
@@ -60,6 +58,7 @@ class Gate:
             Forbidden: a keyless request that may come from a stranger's web page.
             UnsupportedMedia: a keyless request with a body that is no JSON.
         """
+        self._heads.begin(request)
         authorization = request.headers.get("authorization")
         if authorization is not None:
             return await self._by_key(authorization)
@@ -71,7 +70,7 @@ class Gate:
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret.startswith(keys.PREFIX):
             raise Unauthenticated("the Authorization header must be `Bearer epk_…`")
-        key = await self._keys.ask(secret)
+        key = await self._heads.key(secret)
         if key is None:
             raise Unauthenticated("this API key is not known or was revoked; `epochd keys create` makes one")
         await self._note_use(key.id)
@@ -89,20 +88,12 @@ class Gate:
         is_near = request.client is not None and is_loopback(request.client.host)
         if not is_near or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
             raise Unauthenticated(needed)
-        if await self._are_there_keys.ask(True):  # noqa: FBT003 - the only question
+        if await self._heads.any_key():
             raise Unauthenticated(needed)
         _check_host(request.headers, self._settings)
         if request.method not in SAFE_METHODS:
             _check_origin(request.headers)
             _check_media(request.headers)
-
-    def _verified(self, secrets: Collection[str]) -> Mapping[str, ApiKey]:
-        with self._database.session_scope(write=False) as session:
-            return keys.verify_all(session, secrets)
-
-    def _any_exist(self, questions: Collection[bool]) -> Mapping[bool, bool]:
-        with self._database.session_scope(write=False) as session:
-            return dict.fromkeys(questions, keys.any_exist(session))
 
     def _used(self, key_id: str) -> None:
         with self._database.session_scope() as session:

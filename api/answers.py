@@ -5,7 +5,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 MIB = 1 << 20
-KEPT_BYTES = 32 * MIB
+KEPT_BYTES = 8 * MIB
+"""A hundred pages of 200 rows; a process of the API grows by so much and no further."""
 ENTRY_BYTES = 1024
 """What an entry weighs beside its body."""
 

@@ -41,16 +41,17 @@ class Services:
     def build(cls, settings: Settings, template: Template) -> Self:
         """Make everything from the settings; nothing is started or connected yet."""
         database = Database(settings.sqlalchemy_url)
+        heads = Heads(database)
         return cls(
             settings=settings,
             database=database,
             storage=Storage(settings.storage_url),
             preflight=Preflight(template, settings),
             changes=Changes(database),
-            heads=Heads(database),
+            heads=heads,
             answers=Answers(),
             telemetry=Telemetry(database, settings),
-            gate=Gate(database, settings),
+            gate=Gate(database, settings, heads),
             doorbell=None if settings.is_embedded else make_celery(settings),
             broker=None if settings.broker_url is None else Broker(settings.broker_url.get_secret_value()),
         )

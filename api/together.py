@@ -33,11 +33,16 @@ class Together(Generic[Key, Found]):
         Raises:
             DatabaseAway: as `read` does.
         """
+        return await self.put(key)
+
+    def put(self, key: Key) -> asyncio.Future[Found | None]:
+        """Put a question and go on; awaiting the answer is as `ask`. It may also be left alone."""
         answer: asyncio.Future[Found | None] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_retrieved)
         self._asked.append((key, answer))
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer_all())
-        return await answer
+        return answer
 
     async def _answer_all(self) -> None:
         try:
@@ -59,3 +64,9 @@ class Together(Generic[Key, Found]):
         for key, answer in asked:
             if not answer.done():  # its request may have been cancelled
                 answer.set_result(found.get(key))
+
+
+def _retrieved(answer: asyncio.Future[Found | None]) -> None:
+    """Look at a failure, so that asyncio does not complain of one that nobody waited for."""
+    if not answer.cancelled():
+        answer.exception()

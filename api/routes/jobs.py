@@ -92,7 +92,7 @@ async def show(
     svc: Svc, who: JobReader, job_id: JobId, request: Request, _prefer: Prefer = None, _seen: IfNoneMatch = None
 ) -> Response:
     """Show a job. With `Prefer: wait` the answer comes at its next change."""
-    head = await svc.heads.get(who.project, job_id)
+    head = await svc.heads.first(request, who.project, job_id)
     waited = wait_seconds(request, svc.settings.max_wait_seconds)
     knows_it = "if-none-match" not in request.headers or has_seen(request, _etag(head.version))
     if knows_it and not head.is_terminal and await svc.changes.wait(job_id, head.version, waited, request):

@@ -61,13 +61,14 @@ async def metrics(
     form = _form(request)
     waited = wait_seconds(request, svc.settings.max_wait_seconds)
     deadline = asyncio.get_running_loop().time() + waited
+    head = await svc.heads.first(request, who.project, job_id)
     while True:
-        head = await svc.heads.get(who.project, job_id)
         answer = await _metrics(svc, head, after, limit, form)
         left = deadline - asyncio.get_running_loop().time()
         is_news = not answer.is_empty and not has_seen(request, answer.etag)
         if is_news or head.is_terminal or not await svc.changes.wait(job_id, head.version, left, request):
             break
+        head = await svc.heads.get(who.project, job_id)
     return conditional(request, answer.body, answer.etag, media=form, vary="Accept", waited=waited)
 
 
