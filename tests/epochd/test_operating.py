@@ -1,7 +1,6 @@
 """`epochd doctor`, `gc` and `backup` as people run them, beside the page's own test (tests/test_operate.py)."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,6 @@ from core.retention.bin import KINDS
 from epochd.cli import app
 from epochd.cli.operating import COLORS, UNITS, WORDS, seconds
 from epochd.up import drain_seconds
-from tests.epochd.answers import Answer, serving
-from tests.service import Service, example
-
-KEY = "epk_" + "d" * 40
 
 
 def run(*arguments: str, **environment: str | None) -> Result:
@@ -24,16 +19,10 @@ def run(*arguments: str, **environment: str | None) -> Result:
     return CliRunner().invoke(app, list(arguments), env=cleared | environment, prog_name="epochd")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a key and without a worker."""
-    with Service(tmp_path_factory.mktemp("service"), {"EPOCHD_API_KEY": KEY}, workers=0) as running:
-        yield running
-
-
 @pytest.fixture
-def data_dir(service: Service) -> str:
-    return str(service.folder / "data")
+def data_dir(sqlite_url: str) -> str:
+    """The data folder of a service that has no worker."""
+    return str(Path(sqlite_url.removeprefix("sqlite:///")).parent)
 
 
 class TestDoctor:
@@ -55,40 +44,9 @@ class TestDoctor:
         assert set(statuses.values()) <= COLORS.keys()
 
 
-class TestRemoteDoctor:
-    def test_says_what_the_api_tells(self, service: Service) -> None:
-        header = {"Authorization": f"Bearer {KEY}"}
-        posted = service.client.post("/v1/jobs", json=example("digits-early-stopping"), headers=header)
-        assert posted.status_code == 201
-        result = run("doctor", "--url", service.url, "--key", KEY, "--json")
-        found = {finding["check"]: finding for finding in json.loads(result.stdout)["findings"]}
-        assert {check: finding["status"] for check, finding in found.items()} == {
-            "service.ready": "ok", "service.version": "ok", "service.workers": "warning", "service.queue.cpu": "error",
-        }  # fmt: skip
-        assert result.exit_code == 1
-
-    def test_asks_for_a_key(self, service: Service) -> None:
-        result = run("doctor", "--url", service.url)
-        assert result.exit_code == 1
-        assert "error   service.key" in result.stdout
-        assert "--key" in result.stdout
-
-    def test_service_that_is_away_is_an_error(self) -> None:
-        result = run("doctor", "--url", "http://127.0.0.1:9")
-        assert result.exit_code == 1
-        assert "error   service.reachable" in result.stdout
-
-    def test_database_that_is_away_is_told_as_the_api_does(self) -> None:
-        problem = {"type": "https://x/database-away", "title": "Database not reachable", "detail": "it is away"}
-        with serving(Answer(503, problem)) as server:
-            result = run("doctor", "--url", server.url)
-        assert result.exit_code == 1
-        assert "not ready: it is away" in result.stdout
-
-
 class TestGc:
-    def test_says_what_went_and_what_would_go(self, service: Service, data_dir: str) -> None:
-        folder = service.folder / "data" / "artifacts" / "jobs" / "job_that_is_gone" / "1"
+    def test_says_what_went_and_what_would_go(self, data_dir: str) -> None:
+        folder = Path(data_dir) / "artifacts" / "jobs" / "job_that_is_gone" / "1"
         folder.mkdir(parents=True)
         (folder / "checkpoint-1-10.pt").write_bytes(b"x" * 2048)
         options = ("gc", "--grace", "0s", "--force", "--data-dir", data_dir)
