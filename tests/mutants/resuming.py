@@ -162,7 +162,7 @@ RESTORED = (
     _not_restored(
         "best-weights",
         "        self.best.load_state_dict(",
-        EVERY_STEP,
+        "tests/core/train/test_stopped.py::test_best_weights_of_an_earlier_attempt_stay_the_best",
         file="core/train/judging.py",
     ),
     _not_restored(
