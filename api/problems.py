@@ -96,6 +96,8 @@ def render(request: Request, error: EpochdError) -> Response:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     may_still_send = isinstance(error, TooLarge | StorageFull) and not getattr(request.state, "is_body_read", False)
+    if may_still_send:
+        headers["Connection"] = "close"  # the next request would wait behind what is still being drained
     kind = LingeringProblem if may_still_send else Problem
     return kind(body, error.status, headers=headers)
 
