@@ -47,10 +47,13 @@ BRISK: dict[str, Any] = {
     "name": "brisk",
     "data": {**SPEC["data"], "train": {**SPEC["data"]["train"], "samples": 500}},
     "epochs": 16,
+    "batch_size": 8,
 }
-"""About two seconds of training, a checkpoint with every epoch."""
+"""About a second of training, a checkpoint with every epoch."""
 TINY: dict[str, Any] = {**BRISK, "name": "tiny", "epochs": 2}
-SPECS = (BRISK, TINY)
+STEADY: dict[str, Any] = {**BRISK, "name": "steady", "epochs": 48}
+"""For faults that take a moment to be noticed."""
+SPECS = (BRISK, TINY, STEADY)
 SECRETS = {"database": "hush-dagger-rows", "key": "epk_hushdaggerkey00000000000000000000000000"}
 SETTLE_SECONDS = 120.0
 
@@ -133,6 +136,7 @@ class Campaign:
         self.chance = chance(kind)
         self.prefix = ids.new("key")
         self.accepted: dict[str, set[str]] = {}
+        self.cancelled: set[str] = set()
         self.hits: dict[str, int] = defaultdict(int)
         self.allows_500 = False
         """Whether a fault is meant to be answered with 500."""
@@ -196,6 +200,8 @@ class Campaign:
 
     def ask(self, job_id: str, action: str) -> int:
         """Ask for a cancel, a pause or a resume until it is answered; return the status code."""
+        if action == "cancel":
+            self.cancelled.add(job_id)
         while True:
             with contextlib.suppress(httpx2.TransportError):
                 answer = self._client.post(f"/v1/jobs/{job_id}/{action}")
@@ -203,6 +209,18 @@ class Campaign:
                     return answer.status_code
                 self._check(answer)
             time.sleep(0.05)
+
+    def wait_ended(self) -> None:
+        """Wait until every job has ended."""
+        wait_until(lambda: not self.unfinished(), SETTLE_SECONDS)
+
+    def has_ended(self, job: Going) -> bool:
+        """Tell whether the attempt that was seen has ended."""
+        return self.attempts(job.job_id)[job.attempt - 1].ended_at is not None
+
+    def is_paused(self, job_id: str) -> bool:
+        """Tell whether a job is held back, or about to be."""
+        return self.service.job(job_id)["status"] in ("pausing", "paused")
 
     def wait_paused(self, job_id: str) -> None:
         """Wait until a job has let go of its trainer."""
@@ -254,26 +272,27 @@ class Campaign:
 
     # faults
 
-    def victim(self, *, worker: str | None = None, jobs: int = 0) -> Going:
+    def victim(self, *, worker: str | None = None, jobs: int = 0, spec: dict[str, Any] = BRISK) -> Going:
         """Wait for a job that has published since it was hit last, and is far from its end; the least-hit one.
 
         Args:
             worker: only its jobs.
             jobs: post until so many have not ended, again and again.
+            spec: what is posted.
         """
 
         def find() -> Going | None:
             if jobs:
-                self.feed(jobs)
+                self.feed(jobs, spec)
             pid = None if worker is None else self.service.processes[worker].pid
             may_be = [job for job in self.going(pid) if self._is_worth_it(job)]
             return min(may_be, key=lambda job: (self.hits[job.job_id], self.chance.random()), default=None)
 
-        return wait_until(find, pause=0.02)
+        return wait_until(find)
 
     def _is_worth_it(self, job: Going) -> bool:
         has_new = job.epochs_done > self._hit_at.get(job.job_id, 0) and job.epochs_done > job.from_epoch
-        return has_new and job.epochs_done <= job.epochs - 4 and job.trainer_pid is not None
+        return has_new and 2 * job.epochs_done <= job.epochs and job.trainer_pid is not None
 
     def hit(self, *jobs: Going) -> None:
         """Count one fault, and the jobs that it hit."""
@@ -282,7 +301,7 @@ class Campaign:
             self.hits[job.job_id] += 1
             self._hit_at[job.job_id] = job.epochs_done
 
-    def wait_moment(self, most_seconds: float = 0.2) -> None:
+    def wait_moment(self, most_seconds: float = 0.1) -> None:
         """Wait until a random moment of the epoch."""
         time.sleep(self.chance.uniform(0.0, most_seconds))
 
@@ -331,7 +350,7 @@ class Campaign:
         """
         self.system.heal()
         with contextlib.suppress(AssertionError):  # I2 says which
-            wait_until(lambda: not self.unfinished(), SETTLE_SECONDS)
+            self.wait_ended()
         for key in self.chance.sample(sorted(self.accepted), min(3, len(self.accepted))):
             self._repeat(key)
         self._stack.close()
@@ -360,6 +379,7 @@ class Campaign:
             written=self.service.folder,
             accepted=self.accepted,
             prefix=self.prefix,
+            cancelled=self.cancelled,
             references=self.system.references,
             secrets=tuple(SECRETS.values()),
         )
@@ -372,4 +392,4 @@ def end(pid: int | None) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-__all__ = ["BRISK", "SECRETS", "TINY", "Campaign", "Going", "System", "end", "is_alive"]
+__all__ = ["BRISK", "SECRETS", "STEADY", "TINY", "Campaign", "Going", "System", "end", "is_alive"]

@@ -17,7 +17,7 @@ from tests.faults.lab import Points
 from tests.servers import Postgres, Redis
 from tests.service import Service
 
-QUICK = {"EPOCHD_API_KEY": SECRETS["key"], "EPOCHD_PREFLIGHT_SECONDS": "1"}
+QUICK = {"EPOCHD_API_KEY": SECRETS["key"], "EPOCHD_PREFLIGHT_SECONDS": "0.3"}
 """An API that has just been started does not wait until its preflight is warm."""
 
 

@@ -1,7 +1,7 @@
 """What holds whatever fails, read from rows and files once everything has settled; never from the words of a log.
 
     I1   every accepted id exists; a repeated key gave the same id; rows = distinct keys
-    I2   every job has ended
+    I2   every job has ended: well, or as its owner asked
     I3   one terminal event per job, equal to its state; the chain is legal; the fence rises along it
     I4   epochs of a succeeded job are 1…E; of any other 1…k, k = epochs_done = the checkpoint's epoch
     I5   no row written by two attempts, none after its attempt ended, the fence never falls along the epochs
@@ -67,6 +67,7 @@ class Evidence:
         accepted: what clients got: ids by idempotency key.
         prefix: keys of these clients begin with it.
         references: undisturbed runs, by digest of their spec.
+        cancelled: ids of jobs that somebody asked to cancel.
         secrets: words that must not be in any file.
     """
 
@@ -76,6 +77,7 @@ class Evidence:
     accepted: Mapping[str, Collection[str]]
     prefix: str
     references: Mapping[str, Reference] = field(default_factory=dict[str, Reference])
+    cancelled: Collection[str] = ()
     secrets: Collection[str] = ()
 
 
@@ -95,7 +97,7 @@ def violations(evidence: Evidence) -> list[str]:
     jobs = read(evidence.database, evidence.prefix)
     found = [*accepted(evidence, jobs)]
     for rows in jobs:
-        per_job = [*ended(rows), *chained(rows), *complete(rows), *owned(rows)]
+        per_job = [*ended(rows, evidence), *chained(rows), *complete(rows), *owned(rows)]
         per_job += [*undisturbed(rows, evidence), *stored(rows, evidence)]
         found += [f"{rows.job.id} ({rows.job.state}): {problem}" for problem in per_job]
     return [*found, *leaked(evidence)]
@@ -131,10 +133,13 @@ def accepted(evidence: Evidence, jobs: Collection[Rows]) -> Iterator[str]:
         yield f"I1: {len(ids)} rows for {len(evidence.accepted)} keys: {sorted(map(str, ids))[:5]}"
 
 
-def ended(rows: Rows) -> Iterator[str]:
+def ended(rows: Rows, evidence: Evidence) -> Iterator[str]:
     """I2."""
-    if rows.job.state not in TERMINAL:
-        yield f"I2: it has not ended; lease until {rows.job.lease_until}, run after {rows.job.run_after}"
+    job = rows.job
+    if job.state not in TERMINAL:
+        yield f"I2: it has not ended; lease until {job.lease_until}, run after {job.run_after}"
+    elif job.state != "succeeded" and not (job.state == "cancelled" and job.id in evidence.cancelled):
+        yield f"I2: it ended badly: {job.error}"
     if any(attempt.ended_at is None for attempt in rows.attempts):
         yield "I2: an attempt has no end"
 

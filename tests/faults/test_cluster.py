@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.faults import Point
-from tests.faults.campaign import BRISK, TINY, Campaign, Going, System, end
+from tests.faults.campaign import BRISK, STEADY, TINY, Campaign, Going, System, end
 from tests.faults.link import Link
 from tests.faults.table import LIMIT_SECONDS, count
 from tests.faults.watching import all_gone
@@ -129,16 +129,17 @@ def test_redis_killed_or_emptied_delays_jobs_only(cluster: System) -> None:
     with Campaign(cluster, "SIGKILL or FLUSHALL of Redis") as campaign:
         for number in range(count("SIGKILL or FLUSHALL of Redis")):
             if number % 3 == 1:  # the messages of waiting jobs are gone
-                job_ids = [campaign.submit(TINY) for _ in range(JOBS)]
+                for _ in range(JOBS):
+                    campaign.submit(TINY)
                 with redis.client() as client:
                     client.flushall()
             else:
                 redis.kill()
-                job_ids = [campaign.submit(TINY) for _ in range(2)]
+                campaign.submit(TINY)
                 campaign.wait_moment(2.0)
                 redis.start()
             campaign.hit()
-            wait_until(lambda ids=job_ids: not set(ids) & set(campaign.unfinished()))
+            campaign.wait_ended()
         campaign.settle()
 
 
@@ -225,7 +226,7 @@ def test_drained_workers_give_their_jobs_back_free_of_charge(cluster: System) ->
     with Campaign(cluster, "SIGTERM drain") as campaign:
         for number in range(faults):
             name = cluster.workers[number % len(cluster.workers)]
-            victim = campaign.victim(worker=name, jobs=JOBS)
+            victim = campaign.victim(worker=name, jobs=JOBS, spec=STEADY)
             campaign.service.signal(name, signal.SIGTERM)
             assert campaign.service.processes[name].wait(60) == 0
             campaign.service.start(name)

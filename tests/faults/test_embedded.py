@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from core.faults import EXIT_CODE, POINTS, Point
-from tests.faults.campaign import TINY, Campaign, System, end
+from tests.faults.campaign import STEADY, TINY, Campaign, System, end
 from tests.faults.table import LIMIT_SECONDS, count
 from tests.faults.watching import all_gone
 from tests.service import wait_until
@@ -41,6 +41,7 @@ def test_trainer_may_end_at_any_point(embedded: System, fault: Fault) -> None:
             campaign.submit(TINY)
             embedded.points.wait_fired(point)
             campaign.hit()
+            campaign.wait_ended()  # three crashes before its first epoch would end a job
         campaign.settle()
 
 
@@ -80,14 +81,17 @@ def test_worker_may_end_at_any_point(embedded: System, fault: Fault) -> None:
 
 def stop_one(campaign: Campaign, point: Point, fault: Fault) -> None:
     """Bring a worker to the point at which it lets go of a job that has not ended."""
-    victim = campaign.victim(jobs=2)
+    fired = campaign.system.points.faults / f"{point}.fired"
     campaign.arm(point, fault)
-    if point.startswith("pause"):
-        assert campaign.ask(victim.job_id, "pause") == 202
-        campaign.system.points.wait_fired(point)
-        wait_until(lambda: campaign.ask(victim.job_id, "resume") == 202)
-    else:
-        end(victim.trainer_pid)
+    while not fired.exists():
+        victim = campaign.victim(jobs=2, spec=STEADY)
+        job_id = victim.job_id
+        if point.startswith("pause"):
+            campaign.ask(job_id, "pause")
+        else:
+            end(victim.trainer_pid)
+        wait_until(lambda victim=victim: fired.exists() or campaign.has_ended(victim))
+        wait_until(lambda job_id=job_id: campaign.ask(job_id, "resume") == 202 or not campaign.is_paused(job_id))
 
 
 def restart_ended(system: System) -> None:
@@ -110,7 +114,7 @@ def test_damaged_checkpoint_costs_the_epochs_since_the_one_before(embedded: Syst
     with Campaign(embedded, "damaged checkpoint") as campaign:
         for _ in range(count("damaged checkpoint")):
             for damage in DAMAGES.values():
-                victim = campaign.victim(jobs=2)
+                victim = campaign.victim(jobs=2, spec=STEADY)
                 assert campaign.ask(victim.job_id, "pause") == 202
                 campaign.wait_paused(victim.job_id)
                 newest, previous = campaign.checkpoints(victim.job_id)
@@ -125,12 +129,12 @@ def test_damaged_checkpoint_costs_the_epochs_since_the_one_before(embedded: Syst
 def test_pause_and_resume_change_no_bit_and_cancel_ends_the_trainer(embedded: System) -> None:
     with Campaign(embedded, "pause and cancel") as campaign:
         for _ in range(count("pause and cancel")):
-            paused = campaign.victim(jobs=2)
+            paused = campaign.victim(jobs=2, spec=STEADY)
             assert campaign.ask(paused.job_id, "pause") == 202
             campaign.wait_paused(paused.job_id)
             campaign.hit(paused)
             assert campaign.ask(paused.job_id, "resume") == 202
-            cancelled = campaign.victim(jobs=2)
+            cancelled = campaign.victim(jobs=2, spec=STEADY)
             trainer = psutil.Process(cancelled.trainer_pid)
             assert campaign.ask(cancelled.job_id, "cancel") == 202
             wait_until(all_gone([trainer]), 2.0, pause=0.02)

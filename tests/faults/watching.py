@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from tests.service import TERMINAL, Service
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 GRACE_SECONDS = 3.0
 """A trainer may outlive its supervisor, or its right to write, for so long."""
 
