@@ -14,8 +14,8 @@ from core.datasets.uploads import receive
 from core.db import datasets
 from core.db.tables import DatasetVersion
 from core.errors import Issue, NotFound, SpecInvalid, StorageFull
+from core.full_disk import is_full
 from core.messages import DatasetFile
-from core.storage import is_full
 
 PLACES = ("train", "val", "test")
 

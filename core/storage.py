@@ -5,7 +5,6 @@ and renamed. Object stores do the same by themselves.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -27,14 +26,6 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_full(error: BaseException) -> bool:
-    """Say whether an error means that a disk, or somebody's share of it, is full."""
-    if not isinstance(error, OSError):
-        return False
-    says_how_much = error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
-    return says_how_much or error.errno in (errno.ENOSPC, errno.EDQUOT)  # NumPy's writer drops the number
 
 
 class Stored(NamedTuple):

@@ -7,9 +7,9 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
+from core.full_disk import is_full
 from core.messages import Failed, StopReason
 from core.process import Exit, describe
-from core.storage import is_full
 
 Counts = Literal["crash", "loss"]
 Category = Literal["spec", "data", "training", "resources", "infrastructure"]

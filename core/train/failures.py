@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from core.errors import DataInvalid, Issue, SpecInvalid
+from core.full_disk import is_full
 from core.messages import Failed, StopReason
-from core.storage import is_full
 from core.train.checkpoint import CheckpointInvalid
 from core.train.watch import TimeUsedUp
 
