@@ -97,7 +97,7 @@ def _function(job: Job, page: Page, lines: list[str]) -> None:
     if any(term.type == "MultiLabelMarginLoss" for term in job.losses):
         page.add(*INDICES.splitlines())
     one_line = f"    return {' + '.join(terms)}"
-    tall = ["    return (", f"        {terms[0]}", *(f"        + {term}" for term in terms[1:]), "    )"]
+    tall = [f"    loss = {terms[0]}", *(f"    loss = loss + {term}" for term in terms[1:]), "    return loss"]
     made = [one_line] if len(one_line) <= WIDTH else tall
     page.add(
         "def loss_fn(output, target):",

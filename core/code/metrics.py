@@ -159,8 +159,11 @@ def _log_loss(job: Job, _part: Component) -> tuple[list[str], str]:
 def _auroc(job: Job, part: Component) -> tuple[list[str], str]:
     if job.task == "binary":
         return [], "area_under_roc(output, target == 1)"
+    device = ", device=target.device" if job.is_on_gpu else ""
     scores = "output" if job.task == "multilabel" else "output.float().softmax(dim=1)"
-    classes = "target == 1" if job.task == "multilabel" else "target.unsqueeze(1) == torch.arange(scores.shape[1])"
+    classes = (
+        "target == 1" if job.task == "multilabel" else f"target.unsqueeze(1) == torch.arange(scores.shape[1]{device})"
+    )
     weights = "is_class.sum(dim=0).tolist()" if part.arguments.get("average") == "weighted" else "[1] * len(areas)"
     return [
         f"scores = {scores}",

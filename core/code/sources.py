@@ -84,7 +84,7 @@ def _torchvision_function(job: Job, page: Page) -> None:
         'parser.add_argument("--datasets", default="datasets", help="folder of torchvision\'s data sets")',
         "args = parser.parse_args()",
     )
-    images = ["images, labels = data.data, data.targets", "return np.array(images)[:, None], np.array(labels)"]
+    images = ["return data.data.numpy()[:, None], data.targets.numpy()"]
     if names == {"CIFAR10"}:
         images = ["images = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))",
                   "return images, np.array(data.targets)"]  # fmt: skip

@@ -77,7 +77,7 @@ def _functions(job: Job, page: Page) -> None:
     if train or judged:
         page.use("torchvision.transforms", "v2")
     if job.is_augmented:
-        _augment(train, page)
+        _augment(job, train, page)
     elif train:
         page.add(*written("train_transform = ", composed(train)))
     if judged and (job.is_augmented or judged != train):
@@ -90,7 +90,7 @@ def composed(parts: list[Component]) -> Call:
     return made[0] if len(made) == 1 else Call("v2.Compose", (made,))
 
 
-def _augment(parts: list[Component], page: Page) -> None:
+def _augment(job: Job, parts: list[Component], page: Page) -> None:
     """Write `augment`, which draws for every sample by itself."""
     names: list[str] = []
     lines: list[str] = []
@@ -106,7 +106,7 @@ def _augment(parts: list[Component], page: Page) -> None:
     page.add(
         "def augment(images, epoch, batch):",
         '    """Transform a batch; its draws depend on (seed, epoch, batch) and disturb no others."""',
-        "    with torch.random.fork_rng(devices=[]):",
+        f"    with torch.random.fork_rng({'' if job.is_on_gpu else 'devices=[]'}):",
         '        torch.manual_seed(derive("transforms", epoch, batch))',
         *(f"        {line}" for line in body),
         "    return images",

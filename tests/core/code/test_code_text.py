@@ -11,7 +11,7 @@ import pytest
 from core.code import CodeRefused, script
 from core.spec import parse_object
 from core.train import preflight
-from tests.core.code.varieties import IRIS, MOONS, VARIETIES
+from tests.core.code.varieties import IMAGES, IRIS, MOONS, VARIETIES
 
 ROOT = Path(__file__).parents[3]
 RUFF = Path(sys.executable).with_name("ruff")
@@ -86,3 +86,9 @@ def test_what_cannot_be_repeated_is_refused_with_its_place_and_what_to_do(tmp_pa
         written(spec, tmp_path)
     (issue,) = refused.value.issues
     assert (issue.pointer, bool(issue.hint)) == ("/accumulate_grad_batches", True)
+
+
+def test_a_job_of_a_gpu_moves_model_and_data_there_and_keeps_its_generator_apart(tmp_path: Path) -> None:
+    text = written({**IMAGES, "execution": {"device": "gpu"}}, tmp_path)
+    for line in ("model.to(device)", "x_train = x_train.to(device)", "y_val = y_val.to(device)", "fork_rng():"):
+        assert line in text

@@ -107,6 +107,10 @@ TABLE: dict[str, Any] = {
 }
 PICTURES: dict[str, Any] = {
     **IMAGES,
+    "model": {
+        "type": "Sequential",
+        "layers": [*IMAGES["model"]["layers"][:-1], {"type": "Linear", "out_features": 2}],
+    },
     "data": {
         "train": SOURCE,
         "val": {"from": "train", "fraction": 0.2, "stratify": True},
