@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Select, insert, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Select, insert, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.db.clock import now
@@ -17,6 +17,7 @@ from core.db.transitions import FRESH, record
 Rows = Select[*tuple[Any, ...]]
 
 LEASE_SECONDS = 30.0  # a worker that is silent for so long has lost its jobs
+CLAIMERS = 16  # workers whose claims of several queues may overlap without hiding a job from one another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,25 +157,29 @@ def _best(queues: tuple[str, ...], limit: int, *, is_locking: bool) -> Rows:
     """Select id and queue of the jobs that could be claimed now, the best first.
 
     The best of each queue are found by the index, which is ordered within a queue only, then compared: one condition
-    on all queues would sort everything that waits.
+    on all queues would sort everything that waits. No row is locked but the one that is taken: the best of another
+    queue, held for a moment, would be hidden from its own workers.
     """
-    heads = [_head(queue, limit) for queue in dict.fromkeys(queues)]
-    if is_locking:
-        heads = [head.with_for_update(skip_locked=True) for head in heads]
+    ahead = max(limit, CLAIMERS) if is_locking else limit
+    heads = [_ordered(Job.queue == queue).limit(ahead) for queue in dict.fromkeys(queues)]
     if len(heads) == 1:
-        return heads[0]
-    found = union_all(*(select(head.subquery()) for head in heads)).subquery().c
-    return select(found.id, found.queue).order_by(found.priority.desc(), found.created_at, found.id).limit(limit)
+        best = heads[0].limit(limit)
+    else:
+        found = union_all(*(select(head.subquery().c.id) for head in heads))
+        best = _ordered(Job.id.in_(found)).limit(limit)
+    if is_locking:
+        best = best.with_for_update(skip_locked=True)
+    return best
 
 
-def _head(queue: str, limit: int) -> Rows:
-    statement = select(Job.id, Job.queue, Job.priority, Job.created_at).where(
+def _ordered(those: ColumnElement[bool]) -> Rows:
+    statement = select(Job.id, Job.queue).where(
+        those,
         in_state("queued"),
         Job.desired == "run",
-        Job.queue == queue,
         or_(Job.run_after.is_(None), Job.run_after <= now()),
     )
-    return statement.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
+    return statement.order_by(Job.priority.desc(), Job.created_at, Job.id)
 
 
 def current_checkpoint(job: Job) -> Checkpoint | None:

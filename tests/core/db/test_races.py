@@ -12,22 +12,26 @@ from sqlalchemy import func, select
 from core.db import jobs, leases
 from core.db.engine import Database
 from core.db.leases import AttemptEnd
-from core.db.tables import Attempt, Event
-from core.errors import Conflict, OwnershipLost
+from core.db.tables import Attempt, Event, Job
+from core.errors import Conflict, IdempotencyMismatch, OwnershipLost
 from tests.core.db.given import (
     PROJECT,
     claimed,
+    crash,
     event_types,
     finish,
     let_lease_end,
     new_job,
     publish,
+    queued,
     read,
     reap,
     running,
 )
+from tests.core.db.promises import assert_kept
+from tests.repetitions import repetitions
 
-ROUNDS = 15
+ROUNDS = repetitions(8, 100)
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -38,7 +42,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
         barrier.wait()
         try:
             return call()
-        except (OwnershipLost, Conflict) as error:
+        except (OwnershipLost, Conflict, IdempotencyMismatch) as error:
             return type(error)
 
     with ThreadPoolExecutor(len(calls)) as pool:
@@ -141,6 +145,78 @@ def test_publish_or_reaper(database: Database) -> None:
         else:
             assert published == "run"
             finish(database, claim)
+
+
+def test_crash_or_reaper(database: Database) -> None:
+    """Both give the job back, but one attempt ends once and uses up one budget once."""
+    for _ in range(ROUNDS):
+        claim = running(database)
+        let_lease_end(database, claim.job_id)
+        crashed, reaped = at_once(lambda claim=claim: crash(database, claim), lambda: reap(database))
+        assert (crashed, reaped) in [("queued", []), (OwnershipLost, [claim.job_id])]
+        job = read(database, claim.job_id)
+        assert (job.crashes_no_progress, job.losses_no_progress) == ((1, 0) if crashed == "queued" else (0, 1))
+        finish(database, claimed(database))
+    assert_kept(database)
+
+
+@pytest.mark.parametrize("wish", [jobs.request_cancel, jobs.request_pause], ids=["cancel", "pause"])
+def test_a_wish_or_the_reaper(database: Database, wish: Callable[..., Any]) -> None:
+    """A wish that was accepted is kept, whether it came before the loss or after it."""
+    for _ in range(ROUNDS):
+        claim = running(database)
+        let_lease_end(database, claim.job_id)
+
+        def ask(job_id: str = claim.job_id) -> str:
+            with database.session_scope() as session:
+                return jobs.wire_status(wish(session, PROJECT, job_id))
+
+        status, reaped = at_once(ask, lambda: reap(database))
+        assert status in {"cancelling", "cancelled", "pausing", "paused"}
+        if not reaped:  # a locked row is passed over; the next round takes it
+            assert reap(database) == [claim.job_id]
+        assert read(database, claim.job_id).state == ("cancelled" if wish is jobs.request_cancel else "paused")
+    assert_kept(database)
+
+
+def test_pause_and_resume_and_cancel_of_a_waiting_job(database: Database) -> None:
+    for _ in range(ROUNDS):
+        job_id = queued(database).id
+
+        def ask(wish: Callable[..., Any], job_id: str = job_id) -> str:
+            with database.session_scope() as session:
+                return jobs.wire_status(wish(session, PROJECT, job_id))
+
+        wishes = [jobs.request_pause, jobs.request_resume, jobs.request_cancel]
+        answers = at_once(*[lambda wish=wish: ask(wish) for wish in wishes])
+        assert answers[2] == "cancelled"
+        assert read(database, job_id).state == "cancelled"
+    assert_kept(database)
+
+
+def test_a_claim_from_two_queues_hides_no_job_from_the_worker_of_one(database: Database) -> None:
+    best, other = queued(database, queue="cpu", priority=1).id, queued(database, queue="gpu").id
+    with database.session_scope() as session:
+        first = leases.claim(session, "wk_one", ["cpu", "gpu"], host="here")
+        assert first is not None
+        assert first.job_id == best
+        if database.engine.dialect.name == "sqlite":  # the second worker could not even begin
+            session.commit()
+        with database.session_scope() as second_session:
+            second = leases.claim(second_session, "wk_two", ["gpu"], host="here")
+    assert second is not None
+    assert second.job_id == other
+
+
+def test_twenty_bodies_with_one_key_make_one_job(database: Database) -> None:
+    def post(number: int) -> str:
+        with database.session_scope() as session:
+            return jobs.create(session, new_job(idempotency_key="raced", body_sha256=str(number)))[0].id
+
+    answers = at_once(*[lambda number=number: post(number) for number in range(20)])
+    assert Counter(map(str, answers))[str(IdempotencyMismatch)] == 19
+    with database.session_scope(write=False) as session:
+        assert session.scalars(select(Job.id)).all() == [one for one in answers if isinstance(one, str)]
 
 
 def test_the_event_ids_of_a_job_rise_in_the_order_of_their_commits(database: Database) -> None:
