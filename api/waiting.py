@@ -9,10 +9,15 @@ WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9}(?:\.\d+)?)\"?\s*(?=[,;]|
 
 Prefer = Annotated[
     str | None,
-    Header(description="`wait=30`: answer at the next change, after 30 seconds at the latest.", examples=["wait=30"]),
+    Header(
+        alias="Prefer",
+        description="`wait=30`: answer at the next change, after 30 seconds at the latest.",
+        examples=["wait=30"],
+    ),
 ]
 IfNoneMatch = Annotated[
-    str | None, Header(description="An ETag that was seen; 304 while it is still right.", examples=['"7"'])
+    str | None,
+    Header(alias="If-None-Match", description="An ETag that was seen; 304 while it is still right.", examples=['"7"']),
 ]
 
 

@@ -107,7 +107,10 @@ async def stream(
     request: Request,
     after: AfterNumber = None,
     last_event_id: Annotated[
-        int | None, Header(ge=0, le=MAX_SERIAL, description="The last id that was seen; goes before `after`.")
+        int | None,
+        Header(
+            alias="Last-Event-ID", ge=0, le=MAX_SERIAL, description="The last id that was seen; goes before `after`."
+        ),
     ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream what happens (server-sent events), from the beginning or behind the last id seen, to the job's end.

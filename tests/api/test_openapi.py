@@ -42,6 +42,17 @@ def test_committed_document_is_the_applications(no_template: Template) -> None:
     assert openapi.FILE.read_text() == openapi.text(app), "run `python -m api.openapi`"
 
 
+def test_headers_are_called_as_clients_send_them() -> None:
+    found = {
+        parameter["name"]
+        for operations in json.loads(openapi.FILE.read_text())["paths"].values()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "header"
+    }
+    assert found == {"Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer"}
+
+
 def test_every_operation_documents_its_problems_and_who_may_call(no_template: Template) -> None:
     document = create_app(Settings(), template=no_template).openapi()
 
