@@ -93,7 +93,7 @@ class Record:
                 from_epoch=started.from_epoch,
                 pid=self._pid,
                 device=self._device,
-                decisions=_rollbacks(started),
+                decisions=[*_rollbacks(started), *_duplicates(started, self._claim)],
             )
             hit("start.written")
 
@@ -276,6 +276,20 @@ def _rollbacks(started: Started) -> list[dict[str, Any]]:
         {"kind": "rollback", "epoch": started.from_epoch, "reason": warning["detail"]}
         for warning in started.warnings
         if warning["code"] == "checkpoint_passed_over"
+    ]
+
+
+def _duplicates(started: Started, claim: Claim) -> list[dict[str, Any]]:
+    """Say to the job's owner that val or test shares samples with train: at the job's first start and never again."""
+    return [
+        {
+            "kind": "duplicates",
+            "epoch": started.from_epoch,
+            "reason": warning["detail"],
+            **{name: warning[name] for name in ("split", "duplicates", "samples")},
+        }
+        for warning in started.warnings
+        if warning["code"] == "duplicates" and claim.numerics is None
     ]
 
 

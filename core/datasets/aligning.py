@@ -25,6 +25,9 @@ def align(samples: Samples, train: Samples, *, pointer: str) -> Samples:
     if samples.inputs.shape[1:] != train.inputs.shape[1:] or samples.feature_names != train.feature_names:
         ours, theirs = (one.feature_names or list(one.inputs.shape[1:]) for one in (samples, train))
         detail = f"this set has {_some(ours)}, the training set has {_some(theirs)}"
+        if samples.inputs.ndim == train.inputs.ndim > 1 and samples.kind == train.kind == "array":
+            shapes = (one.inputs.shape[1:] for one in (samples, train))
+            detail = "samples have shape {} here and {} in train".format(*shapes)
         raise _invalid(pointer, "other_columns", detail)
     inputs = samples.inputs
     for name, values in samples.categories.items():
@@ -32,7 +35,7 @@ def align(samples: Samples, train: Samples, *, pointer: str) -> Samples:
             inputs = inputs.copy()
             position = samples.feature_names.index(name)
             table = _numbering(values, train.categories.get(name, []), f"category of column {name!r}", pointer)
-            column = inputs[:, position]
+            column = inputs[..., position]
             known = ~np.isnan(column)
             column[known] = table[column[known].astype(np.int64)]
     target = _aligned_target(samples, train, pointer)

@@ -14,7 +14,8 @@ from core.datasets import idx
 from core.datasets.archives import open_archive
 from core.datasets.formats import Limits, UnreadableError
 from core.datasets.mapping import create_mapped
-from core.datasets.samples import Array, Kind, Samples
+from core.datasets.room import room_bytes
+from core.datasets.samples import Array, Kind, Samples, in_parts
 
 INPUTS = ("x", "X", "inputs", "images", "data", "features")
 TARGET = ("y", "Y", "target", "targets", "labels", "label")
@@ -44,7 +45,7 @@ def decode_npz(path: Path, limits: Limits, scratch: Path) -> Samples:
             with archive.open(entry) as stream:
                 arrays.append(_read_npy(stream, name, scratch / f"raw-{kind}.npy", limits))
     try:
-        return _samples(cast("Array", arrays[0]), arrays[1])
+        return _samples(cast("Array", arrays[0]), arrays[1], scratch / "inputs.npy")
     finally:
         for kind in ("inputs", "target"):
             (scratch / f"raw-{kind}.npy").unlink(missing_ok=True)
@@ -116,7 +117,7 @@ def _npy_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np
     return shape, is_fortran, dtype
 
 
-def _samples(inputs: Array, target: Array | None) -> Samples:
+def _samples(inputs: Array, target: Array | None, place: Path | None = None) -> Samples:
     if inputs.dtype.kind == "U":
         raise UnreadableError("bad_dtype", "the inputs hold text; numbers are needed")
     if not len(inputs) or inputs.ndim < 2:
@@ -124,7 +125,7 @@ def _samples(inputs: Array, target: Array | None) -> Samples:
     if target is not None and len(target) != len(inputs):
         detail = f"there are {len(inputs)} inputs and {len(target)} targets"
         raise UnreadableError("lengths_differ", detail)
-    kind, made = _inputs(inputs)
+    kind, made = _inputs(inputs, place)
     names = [f"x{column}" for column in range(made.shape[1])] if kind == "table" else []
     labels, classes = (None, None) if target is None else _target(target)
     wide = labels is not None and labels.ndim == 2
@@ -134,17 +135,30 @@ def _samples(inputs: Array, target: Array | None) -> Samples:
     return Samples(made, labels, names, target_names, classes, kind)
 
 
-def _inputs(array: Array) -> tuple[Kind, Array]:
+def _inputs(array: Array, place: Path | None) -> tuple[Kind, Array]:
     if array.dtype == np.uint8 and array.ndim == 3:
         return "image", array[:, None]
     if array.dtype == np.uint8 and array.ndim == 4:
         is_last = array.shape[1] not in CHANNELS and array.shape[3] in CHANNELS
         return "image", array.transpose(0, 3, 1, 2) if is_last else array
-    if array.dtype.kind == "f" and np.isinf(array).any():
-        raise UnreadableError("not_finite", f"the inputs hold {int(np.isinf(array).sum())} infinite numbers")
+    infinite = sum(int(np.isinf(part).sum()) for part in in_parts(array)) if array.dtype.kind == "f" else 0
+    if infinite:
+        raise UnreadableError("not_finite", f"the inputs hold {infinite} infinite numbers")
     if array.ndim == 2:
-        return "table", array.astype(np.float32, copy=False)
-    return "array", array.astype(np.int64 if array.dtype.kind in "iu" else np.float32, copy=False)
+        return "table", _as(array, np.float32, place)
+    return "array", _as(array, np.int64 if array.dtype.kind in "iu" else np.float32, place)
+
+
+def _as(array: Array, dtype: Any, place: Path | None) -> Array:
+    """Return the array in another type; in a mapped file at `place` where it is too large for the memory."""
+    if array.dtype == dtype or place is None or array.size * np.dtype(dtype).itemsize <= room_bytes():
+        return array.astype(dtype, copy=False)
+    made = create_mapped(place, dtype=dtype, shape=array.shape)
+    at = 0
+    for part in in_parts(array):
+        made[at : at + len(part)] = part
+        at += len(part)
+    return made
 
 
 def _target(array: Array) -> tuple[Array, list[str] | None]:

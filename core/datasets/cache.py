@@ -1,6 +1,6 @@
 """Decoded sets on disk: one folder per identity, written once, mapped into memory by everybody afterwards.
 
-    <cache dir>/data/<key>/{inputs,target,groups,order}.npy, meta.json
+    <cache dir>/data/<key>/{inputs,target,groups,order,spans}.npy, meta.json
 
 A folder is written beside its place and renamed into it, so that it is there whole or not at all; of two processes that
 race, the second throws its own away. `meta.json` holds sizes and checksums: what does not match is built again.
@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from core.datasets.leftovers import sweep
-from core.datasets.samples import Array, Facts, Samples
+from core.datasets.mapping import create_mapped
+from core.datasets.samples import Array, Facts, Samples, in_parts
 
-VERSION = 2
+VERSION = 3
 """Part of every key: raise it when decoding changes, and old folders are no longer found."""
 CHECKED_BYTES = 64 << 20
 """Arrays up to this size are checksummed when their file is not as it was left; of larger ones the size is compared."""
-ARRAYS = ("inputs", "target", "groups", "order")
+ARRAYS = ("inputs", "target", "groups", "order", "spans")
 
 Decode = Callable[[Path], Samples]
 """Decodes a source; may put large arrays as `<name>.npy` into the folder it is given."""
@@ -98,8 +99,15 @@ def _write(folder: Path, samples: Samples) -> None:
 def _write_array(path: Path, array: Array) -> dict[str, Any]:
     if isinstance(array, np.memmap) and array.filename == path:
         array.flush()
-    else:
-        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    elif array.flags.c_contiguous:
+        np.save(path, array, allow_pickle=False)
+    else:  # turned around: never all of it in memory
+        made = create_mapped(path, dtype=array.dtype, shape=array.shape)
+        at = 0
+        for part in in_parts(array):
+            made[at : at + len(part)] = part
+            at += len(part)
+        del made  # written by the time that its digest is taken: both read the same pages
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
@@ -126,7 +134,8 @@ def _digest(samples: Samples) -> str:
     for array in (samples.inputs, samples.target):
         if array is not None:
             sha256.update(f"{array.dtype.str}{array.shape}".encode())
-            sha256.update(np.ascontiguousarray(array).data)
+            for part in in_parts(array):
+                sha256.update(np.ascontiguousarray(part).data)
     return sha256.hexdigest()
 
 
@@ -149,6 +158,7 @@ def _open(place: Path) -> tuple[Samples, Facts] | None:
         categories=facts.categories,
         groups=arrays.get("groups"),
         order=arrays.get("order"),
+        spans=arrays.get("spans"),
     )
     return samples, facts
 

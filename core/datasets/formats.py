@@ -5,7 +5,7 @@ from typing import Any
 
 from core.errors import DataInvalid, Issue
 
-FORMATS = ("csv", "parquet", "npz", "images", "idx")
+FORMATS = ("csv", "parquet", "npz", "images", "idx", "jsonl")
 TABLES = ("csv", "parquet")
 MIB = 1 << 20
 

@@ -1,23 +1,30 @@
 """`data.preprocess`: scikit-learn's scalers, imputers and encoders, fitted on train, kept as plain JSON.
 
-A table passes through the steps as named columns of float64. A step works on its `columns`, where there are none on all
-numeric features (encoders: on all categorical ones); `"target"` names the target. What an encoder makes of a column
-stands in that column's place. The result is float32.
+A table passes through the steps as named columns of float64, windows of a series row by row. A step works on its
+`columns`, where there are none on all numeric features (encoders: on all categorical ones); `"target"` names the
+target. What an encoder makes of a column stands in that column's place. The result is float32.
+
+A training set that is larger than the memory allows is fitted in pieces: by scikit-learn's `partial_fit` where a step
+has it, else with only the step's own columns in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 
 from core.datasets import fitted
+from core.datasets.room import room_bytes
 from core.datasets.samples import Array, Samples
 from core.errors import DataInvalid, Issue
 from core.spec.job import Component
 
 CHUNK = 1 << 16
-"""Rows that are transformed at a time."""
+"""Samples that are transformed at a time."""
+CHUNK_NUMBERS = 1 << 21
+"""And numbers in them: 16 MiB as float64."""
 TARGET = "target"
 ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
 IMPUTERS = ("SimpleImputer",)
@@ -86,7 +93,7 @@ class Preprocessor:
         Raises:
             DataInvalid: images, unknown columns, a class target to be scaled, arguments that scikit-learn refuses.
         """
-        if steps and samples.kind != "table":
+        if steps and not samples.feature_names:
             detail = (
                 f"data.preprocess works on tables; this set holds {samples.kind}s of shape {samples.inputs.shape[1:]}"
             )
@@ -97,18 +104,28 @@ class Preprocessor:
         done = [fit.step(component, f"{pointer}/{index}") for index, component in enumerate(steps)]
         return cls(done, samples.feature_names, fit.names)
 
-    def transform(self, inputs: Array) -> Array:
-        """Return float32 [N, F'] of inputs [N, F]; without steps the inputs as they are.
+    def shape_of(self, inputs: Array) -> tuple[int, ...]:
+        """Return the shape of what `transform` makes of inputs."""
+        return (*inputs.shape[:-1], len(self.feature_names)) if self.steps else inputs.shape
+
+    def transform(self, inputs: Array, out: Array | None = None) -> Array:
+        """Return float32 [N, F'] of inputs [N, F], of windows [N, T, F'] of [N, T, F]; without steps as they are.
+
+        Args:
+            inputs: of the columns that the steps were fitted on.
+            out: where the result is put, such as a mapped file.
 
         Raises:
             DataInvalid: a value that train did not have, or one that is still missing at the end.
         """
         if not self.steps:
             return inputs
-        made = np.empty((len(inputs), len(self.feature_names)), dtype=np.float32)
-        for start in range(0, len(inputs), CHUNK):
-            made[start : start + CHUNK] = self._transform(inputs[start : start + CHUNK])
-        missing = np.isnan(made).sum(axis=0)
+        made = np.empty(self.shape_of(inputs), dtype=np.float32) if out is None else out
+        missing = np.zeros(len(self.feature_names), dtype=np.int64)
+        for start, part in _chunks(inputs):
+            table = self.table_of(_flat(part))
+            made[start : start + len(part)] = table.reshape(len(part), *made.shape[1:])
+            missing += np.isnan(table).sum(axis=0)
         if missing.any():
             name = self.feature_names[int(np.argmax(missing))]
             detail = f"{int(missing.sum())} values are still missing after data.preprocess, most of them in {name!r}"
@@ -116,7 +133,8 @@ class Preprocessor:
             raise DataInvalid(detail, issues=[Issue("/data/preprocess", "missing_values", detail, hint)])
         return made
 
-    def _transform(self, inputs: Array) -> Array:
+    def table_of(self, inputs: Array) -> Array:
+        """Return float64 [N, F'] of rows [N, F]; missing values may be left."""
         table, names = np.asarray(inputs, dtype=np.float64), self.names_in
         for index, step in enumerate(self.steps):
             if step.is_target:
@@ -178,10 +196,26 @@ class _Fit:
         self.rows = rows
         self.names = list(samples.feature_names)
         self.categorical = set(samples.categories)
-        self.table = (
-            np.asarray(samples.inputs[rows], dtype=np.float64) if samples.kind == "table" else samples.inputs[:0]
-        )
+        self.steps: list[Step] = []
+        self.table: Array | None = None
+        """All of it, where there is room."""
+        if self.names and self._count() * samples.inputs[:1].size * 8 <= room_bytes():
+            self.table = np.asarray(_flat(samples.inputs[rows]), dtype=np.float64)
         self.target: Array | None = None
+
+    def _count(self) -> int:
+        rows = self.rows
+        return len(range(len(self.samples))[rows]) if isinstance(rows, slice) else len(rows)
+
+    def _parts(self) -> Iterator[Array]:
+        """Yield the training table as it is after the steps so far, at once or in pieces."""
+        if self.table is not None:
+            yield self.table
+            return
+        steps = Preprocessor(self.steps, self.samples.feature_names, self.names)
+        rows = np.arange(len(self.samples))[self.rows]
+        for _, at in _chunks(rows, row_size=self.samples.inputs[:1].size):
+            yield steps.table_of(_flat(self.samples.inputs[at]))
 
     def step(self, component: Component, pointer: str) -> Step:
         """Fit one step and send the table through it."""
@@ -191,13 +225,19 @@ class _Fit:
             return self._target_step(component.type, arguments, list(columns), pointer)
         chosen = self._columns(component.type, columns, pointer)
         at = [self.names.index(name) for name in chosen]
-        part = self.table[:, at]
-        estimator = self._fitted(component.type, arguments, part, pointer)
+        estimator = self._fitted(component.type, arguments, (part[:, at] for part in self._parts()), pointer)
         made = self._made(estimator, chosen)
         if component.type in ENCODERS:
             self.categorical -= set(chosen)
-        self.table, self.names = _placed(self.table, self.names, at, np.asarray(estimator.transform(part)), made)
-        return Step(component.type, arguments, chosen, made, estimator)
+        if self.table is None:
+            nothing = np.empty((0, len(self.names))), np.empty((0, len(made)))
+            _, self.names = _placed(nothing[0], self.names, at, nothing[1], made)
+        else:
+            part = np.asarray(estimator.transform(self.table[:, at]))
+            self.table, self.names = _placed(self.table, self.names, at, part, made)
+        step = Step(component.type, arguments, chosen, made, estimator)
+        self.steps.append(step)
+        return step
 
     def _made(self, estimator: Any, chosen: list[str]) -> list[str]:
         """Names of what comes out, with a category's own name where it has one: `sex_F`, not `sex_0.0`."""
@@ -241,7 +281,7 @@ class _Fit:
         every = TARGET in columns and TARGET not in self.samples.target_names
         names = self.samples.target_names if every or columns == [TARGET] else columns
         at = [self.samples.target_names.index(name) for name in names]
-        estimator = self._fitted(kind, arguments, self.target[:, at], pointer)
+        estimator = self._fitted(kind, arguments, iter([self.target[:, at]]), pointer)
         if not hasattr(estimator, "inverse_transform") or kind in ENCODERS:
             raise _invalid(f"{pointer}/type", "no_inverse", f"{kind} cannot be undone, so it cannot work on the target")
         self.target = self.target.copy()
@@ -249,13 +289,43 @@ class _Fit:
         positions = [str(position) for position in at]
         return Step(kind, arguments, positions, positions, estimator, is_target=True)
 
-    def _fitted(self, kind: str, arguments: dict[str, Any], part: Array, pointer: str) -> Any:
+    def _fitted(self, kind: str, arguments: dict[str, Any], parts: Iterator[Array], pointer: str) -> Any:
         try:
-            return fitted.make(kind, arguments).fit(part)
+            return _fit_in_parts(fitted.make(kind, arguments), parts)
         except fitted.UnknownStepError as error:
             raise _invalid(f"{pointer}/type", "unknown_step", str(error)) from error
         except (TypeError, ValueError) as error:
             raise _invalid(pointer, "invalid_arguments", f"{kind} cannot be fitted: {error}") from error
+
+
+def _fit_in_parts(estimator: Any, parts: Iterator[Array]) -> Any:
+    """Fit at once what comes in one part; else in turn, or with all parts joined where that is the only way."""
+    first, second = next(parts), next(parts, None)
+    if second is None or type(estimator).__name__ in fitted.WITHOUT_FIT:
+        return estimator.fit(first)
+    rest = chain([first, second], parts)
+    if not hasattr(estimator, "partial_fit"):
+        return estimator.fit(np.concatenate(list(rest)))
+    for part in rest:
+        estimator.partial_fit(part)
+    return estimator
+
+
+def _chunks(samples: Array, *, row_size: int | None = None) -> Iterator[tuple[int, Array]]:
+    """Yield pieces of so many samples as the memory surely has room for, with the place where each begins.
+
+    Args:
+        samples: [N, …].
+        row_size: numbers of a sample, where `samples` only stand for them.
+    """
+    step = max(1, min(CHUNK, CHUNK_NUMBERS // max(1, row_size or samples[:1].size)))
+    for start in range(0, len(samples), step):
+        yield start, samples[start : start + step]
+
+
+def _flat(inputs: Array) -> Array:
+    """Windows [N, T, F] as rows [N·T, F]; a table as it is."""
+    return inputs.reshape(-1, inputs.shape[-1])
 
 
 def _placed(table: Array, names: list[str], at: list[int], part: Array, made: list[str]) -> tuple[Array, list[str]]:

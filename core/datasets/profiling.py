@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.datasets.formats import FORMATS, TABLES, Limits, UnreadableError
-from core.datasets.samples import Array, Samples
+from core.datasets.samples import Array, Samples, in_parts
 
 POINTER = "/file"
 """The part of the upload's form that errors point to."""
@@ -21,6 +21,8 @@ def profile(path: Path, format: str, limits: Limits | None = None, *, header: bo
     Returns:
         Tables: `{"kind": "table", "rows", "columns": [{"name", "dtype", "missing", "min", "max", "mean", "distinct",
         "values"}]}`. Images: `{"kind": "image", "samples", "channels", "height", "width", "dtype", "classes"}`.
+        Sequences: `{"kind": "array", "holds": "ids" or "vectors", "lines", "length": {"min", "median", "max"}, "width",
+        "largest_id", "target": {…}}`.
         Arrays: `{"kind", "samples", "sample_shape", "dtype", "min", "max", "mean", "missing", "target": {…}}`.
 
     Raises:
@@ -34,6 +36,10 @@ def profile(path: Path, format: str, limits: Limits | None = None, *, header: bo
             from core.datasets import images
 
             return images.check(path, limits).profile()
+        if format == "jsonl":
+            from core.datasets import sequences
+
+            return sequences.scan(path, limits).profile()
         if format in FORMATS:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".profile-") as scratch:
                 return _arrays(_decoded(path, format, limits, Path(scratch)))
@@ -47,7 +53,7 @@ def profile(path: Path, format: str, limits: Limits | None = None, *, header: bo
 def preview(path: Path, format: str, limit: int = 20, *, header: bool | None = None) -> dict[str, Any]:  # noqa: A002
     """Return the first `limit` samples as `{"columns": [names], "rows": [[cell…]…]}`; a missing number is null.
 
-    Images and arrays show their shape, dtype and label instead of their numbers.
+    Images and arrays show their shape, dtype and label instead of their numbers, sequences how they begin.
 
     Raises:
         DataInvalid: as `profile`.
@@ -63,6 +69,10 @@ def preview(path: Path, format: str, limit: int = 20, *, header: bool | None = N
                 "columns": ["file", "class"],
                 "rows": [list(row) for row in islice(zip(names, labels, strict=True), limit)],
             }
+        if format == "jsonl":
+            from core.datasets import sequences
+
+            return sequences.first_lines(path, limit)
         with tempfile.TemporaryDirectory(prefix="epochd-preview-") as scratch:
             return _first_samples(_decoded(path, format, Limits(), Path(scratch)), limit)
     except UnreadableError as error:
@@ -102,13 +112,15 @@ def _arrays(samples: Samples) -> dict[str, Any]:
 
 
 def _statistics(array: Array) -> dict[str, float | None]:
-    if not array.size or np.isnan(array).all():
+    least, most, total, count = math.inf, -math.inf, 0.0, 0
+    for part in in_parts(array):
+        known = part[~np.isnan(part)] if part.dtype.kind == "f" else part
+        if known.size:
+            least, most = min(least, float(known.min())), max(most, float(known.max()))
+            total, count = total + float(known.sum(dtype=np.float64)), count + known.size
+    if not count:
         return {"min": None, "max": None, "mean": None}
-    return {
-        "min": float(np.nanmin(array)),
-        "max": float(np.nanmax(array)),
-        "mean": float(np.nanmean(array, dtype=np.float64)),
-    }
+    return {"min": least, "max": most, "mean": total / count}
 
 
 def _first_rows(path: Path, format: str, limit: int, *, header: bool | None) -> dict[str, Any]:  # noqa: A002

@@ -27,8 +27,13 @@ class Roles:
     order_by: str | None
 
 
-def roles_of(names: Sequence[str], columns: Columns | None) -> Roles:
+def roles_of(names: Sequence[str], columns: Columns | None, *, may_know_past: bool = False) -> Roles:
     """Give every column of an uploaded table its role.
+
+    Args:
+        names: of the table's columns.
+        columns: the spec's `data.columns`.
+        may_know_past: the target's earlier values may be a feature, as in a series.
 
     Raises:
         UnreadableError: an unknown name, or no target; `at` points to it.
@@ -40,12 +45,16 @@ def roles_of(names: Sequence[str], columns: Columns | None) -> Roles:
     target = target or [_default_target(names, columns)]
     aside = {*target, wanted.group_by, wanted.order_by}
     features = [name for name in names if name not in aside] if wanted.features is None else list(wanted.features)
-    both = [name for name in features if name in target]
+    both = [name for name in features if name in target and not may_know_past]
     if both:
         detail = f"column {both[0]!r} is the target and a feature"
         raise UnreadableError("target_is_feature", detail, "leave it out of features", at="/data/columns/features")
     if not features:
-        raise UnreadableError("no_features", "no feature column is left", at="/data/columns")
+        hint, fix = None, None
+        if may_know_past:
+            hint = "name the target in features as well to learn from its earlier values"
+            fix = {"op": "add", "path": "/data/columns/features", "value": target}
+        raise UnreadableError("no_features", "no feature column is left", hint, at="/data/columns", fix=fix)
     return Roles(features, target, list(wanted.categorical), wanted.group_by, wanted.order_by)
 
 

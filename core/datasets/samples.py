@@ -1,7 +1,7 @@
 """What a source holds once it is decoded: arrays (`Samples`) and what can be known without them (`Facts`)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Kind = Literal["table", "image", "array"]
-"""`table`: named columns [N, F]; `image`: uint8 [N, C, H, W]; `array`: any other numbers [N, …], such as series."""
+"""`table`: named columns [N, F]; `image`: uint8 [N, C, H, W]; `array`: any other numbers [N, …], such as sequences."""
+PART_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Facts:
         categories: categorical feature → its values; the column holds their positions.
         missing: feature → number of samples without a value (NaN in the inputs).
         digest: SHA-256 of the content.
+        input_min: smallest input of an array of integers, such as ids.
+        input_max: largest one.
     """
 
     kind: Kind
@@ -50,6 +53,8 @@ class Facts:
     categories: dict[str, list[str]]
     missing: dict[str, int]
     digest: str
+    input_min: int | None = None
+    input_max: int | None = None
 
     @property
     def class_count(self) -> int | None:
@@ -84,6 +89,7 @@ class Samples:
         categories: categorical feature → its values; the column holds their positions.
         groups: int64 [N], equal where samples must stay in the same split.
         order: float64 [N], to split along.
+        spans: int64 [N, 2], the first and last row that a window of a series takes; no two series share a row.
     """
 
     inputs: Array
@@ -96,6 +102,7 @@ class Samples:
     categories: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     groups: Array | None = None
     order: Array | None = None
+    spans: Array | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -103,7 +110,7 @@ class Samples:
     def take(self, indices: Sequence[int] | Array) -> Self:
         """Return a copy that holds the samples at `indices` only, in that order."""
         at = np.asarray(indices, dtype=np.int64)
-        parts = {name: getattr(self, name) for name in ("target", "groups", "order")}
+        parts = {name: getattr(self, name) for name in ("target", "groups", "order", "spans")}
         chosen = {name: None if part is None else part[at] for name, part in parts.items()}
         return replace(self, inputs=self.inputs[at], **chosen)
 
@@ -128,13 +135,29 @@ class Samples:
             categories=self.categories,
             missing=self._missing(),
             digest=self.digest,
+            input_min=self._extreme("min"),
+            input_max=self._extreme("max"),
         )
+
+    def _extreme(self, which: Literal["min", "max"]) -> int | None:
+        if self.kind != "array" or self.inputs.dtype.kind not in "iu" or not self.inputs.size:
+            return None
+        return int(getattr(self.inputs, which)())
 
     def _missing(self) -> dict[str, int]:
         if self.inputs.dtype.kind != "f":
             return {}
-        if self.kind != "table":
-            count = int(np.isnan(self.inputs).sum())
+        if not self.feature_names:
+            count = sum(int(np.isnan(part).sum()) for part in in_parts(self.inputs))
             return {"inputs": count} if count else {}
-        counts = [int(np.isnan(self.inputs[:, column]).sum()) for column in range(self.inputs.shape[1])]
-        return {name: count for name, count in zip(self.feature_names, counts, strict=True) if count}
+        counts = np.zeros(len(self.feature_names), dtype=np.int64)
+        for part in in_parts(self.inputs):
+            counts += np.isnan(part).reshape(-1, len(counts)).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.feature_names, counts, strict=True) if count}
+
+
+def in_parts(array: Array) -> Iterator[Array]:
+    """Yield an array's samples in pieces of a few MiB: a mapped file may be larger than the memory."""
+    step = max(1, PART_BYTES * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), step):
+        yield array[start : start + step]

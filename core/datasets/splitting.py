@@ -44,6 +44,7 @@ def split(
     stratify: bool = False,
     groups: Array | None = None,
     order: Array | None = None,
+    spans: Array | None = None,
 ) -> Split:
     """Divide 0…n-1 into train, val and test.
 
@@ -60,6 +61,8 @@ def split(
             exactly its size; every class keeps at least one sample in train.
         groups: samples with equal numbers stay together; parts then hold whole groups, as many as reach their size.
         order: split along these values instead of at random: the largest go to test, those before them to val.
+        spans: the first and last row that each sample takes, int64 [n, 2]; what shares a row with a part that was taken
+            before it belongs to no part.
 
     Raises:
         DataInvalid: too few samples, or no classes to stratify by.
@@ -75,6 +78,9 @@ def split(
         _check_stratify(target, groups, order)
     taken: dict[str, Array] = {}
     for name, size in sizes.items():
+        if spans is not None:
+            taken[name], queue = _windows(queue, size, spans, name)
+            continue
         if len(queue) < 2:
             raise _invalid("too_few_groups", f"the groups are too large to be split: none is left for {name} and train")
         if stratify and target is not None:
@@ -115,6 +121,28 @@ def _whole_groups(queue: Array, size: int, groups: Array | None) -> int:
     while size < len(along) and along[size] == along[size - 1]:
         size += 1
     return size
+
+
+def _windows(queue: Array, size: int, spans: Array, name: str) -> tuple[Array, Array]:
+    """Take the first `size` windows; return them, rising, and those of the others that share no row with them."""
+    taken, queue = np.sort(queue[:size]), queue[size:]
+    queue = queue[~_touching(spans[queue], spans[taken])]
+    if not len(queue):
+        detail = (
+            f"windows that share a row with {name} are left out of what comes before it, and none is left to train on"
+        )
+        raise _invalid("too_few_windows", f"{detail}: take shorter windows, smaller fractions or a longer series")
+    return taken, queue
+
+
+def _touching(spans: Array, taken: Array) -> Array:
+    """Whether each of `spans` shares a row with one of `taken`, bool [len(spans)]."""
+    steps = np.zeros(max(int(spans[:, 1].max(initial=0)), int(taken[:, 1].max())) + 2, dtype=np.int64)
+    np.add.at(steps, taken[:, 0], 1)
+    np.add.at(steps, taken[:, 1] + 1, -1)
+    before = np.concatenate([[0], np.cumsum(np.cumsum(steps) > 0)])  # taken rows before each row
+    found: Array = before[spans[:, 1] + 1] > before[spans[:, 0]]
+    return found
 
 
 def _stratified(labels: Array, size: int) -> Array:

@@ -1,4 +1,7 @@
-"""`dataset`: an upload as a source. Tables get their columns' roles here; images and arrays come as they are."""
+"""`dataset`: an upload as a source.
+
+Tables get their columns' roles here and are cut into windows where they are series; all others come as they are.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from core.datasets import arrays, images
+from core.datasets import arrays, images, sequences
 from core.datasets.columns import MAX_VALUES, Column, as_numbers, stripped
 from core.datasets.formats import TABLES, Limits, UnreadableError
 from core.datasets.mapping import create_mapped
 from core.datasets.roles import MAX_CATEGORIES, Roles, groups_of, roles_of, too_many_categories
 from core.datasets.samples import Array, Samples
 from core.datasets.tables import Table, scan
+from core.datasets.windows import Window, cut
 from core.errors import DataInvalid, Issue
 from core.messages import DatasetFile
 from core.spec.job import Columns
@@ -30,17 +34,25 @@ FLOAT32_INTEGERS = 1 << 24
 class Uploaded:
     """An upload whose file lies on this machine."""
 
-    def __init__(self, file: DatasetFile, columns: Columns | None, *, header: bool | None, pointer: str) -> None:
+    def __init__(
+        self, file: DatasetFile, columns: Columns | None, arguments: Mapping[str, Any], *, pointer: str
+    ) -> None:
         self.file = file
         self.columns = columns
-        self.header = header
+        self.header: bool | None = arguments.get("header")
+        self.length: int | None = arguments.get("length")
+        self.window: Mapping[str, Any] | None = arguments.get("window")
         self.pointer = pointer
         self.takes_columns = file.format in TABLES
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the decoded bytes: the file's digest and the columns' roles."""
         roles = None if self.columns is None or not self.takes_columns else self.columns.model_dump(mode="json")
-        return {"upload": self.file.sha256, "format": self.file.format, "columns": roles, "header": self.header}
+        own = {"length": self.length, "window": None if self.window is None else dict(self.window)}
+        return {
+            "upload": self.file.sha256, "format": self.file.format, "columns": roles, "header": self.header,
+            **{name: value for name, value in own.items() if value is not None},
+        }  # fmt: skip
 
     def decode(self, scratch: Path) -> Samples:
         """Decode the file.
@@ -53,13 +65,38 @@ class Uploaded:
             detail = "the uploaded file is not there any more"
             raise DataInvalid(detail, issues=[Issue(self.pointer, "dataset_missing", detail, "upload it again")])
         try:
+            self._check_arguments()
             if self.takes_columns:
-                table = scan(path, self.file.format, limits, header=self.header)
-                return read(table, roles_of(list(table.columns), self.columns), scratch)
+                return self._table(scan(path, self.file.format, limits, header=self.header), scratch)
+            if self.file.format == "jsonl":
+                return sequences.decode(path, limits, scratch, length=self.length, pointer=self.pointer)
             decode = {"npz": arrays.decode_npz, "idx": arrays.decode_idx, "images": images.decode}[self.file.format]
             return decode(path, limits, scratch)
         except UnreadableError as error:
             raise error.as_invalid(self.pointer) from error
+
+    def _table(self, table: Table, scratch: Path) -> Samples:
+        """Read a table, whole or as windows."""
+        if self.window is None:
+            return read(table, roles_of(list(table.columns), self.columns), scratch / "inputs.npy")
+        window = Window.of(self.window, f"{self.pointer}/window")
+        roles = roles_of(list(table.columns), self.columns, may_know_past=window.horizon > 0)
+        if roles.order_by is None:
+            detail = "windows need the column that says what comes after what"
+            raise UnreadableError("no_order", detail, "name it in data.columns.order_by", at="/data/columns/order_by")
+        place = scratch / "rows.npy"
+        try:
+            return cut(read(table, roles, place), window, scratch, pointer=f"{self.pointer}/window")
+        finally:
+            place.unlink(missing_ok=True)
+
+    def _check_arguments(self) -> None:
+        wanted = {"length": ("jsonl",), "window": TABLES}
+        for name, formats in wanted.items():
+            if getattr(self, name) is not None and self.file.format not in formats:
+                detail = f"`{name}` is for {' and '.join(formats)}; this upload is {self.file.format}"
+                at = f"{self.pointer}/{name}"
+                raise UnreadableError("other_format", detail, at=at, fix={"op": "remove", "path": at})
 
 
 def uploaded(
@@ -77,15 +114,15 @@ def uploaded(
         detail = f"there is no data set {name!r}" + (f" with version {version}" if version is not None else "")
         hint = "GET /v1/datasets lists what was uploaded"
         raise DataInvalid(detail, issues=[Issue(f"{pointer}/id", "dataset_missing", detail, hint)])
-    return Uploaded(versions[key], columns, header=arguments.get("header"), pointer=pointer)
+    return Uploaded(versions[key], columns, arguments, pointer=pointer)
 
 
 def _version(key: str) -> int:
     return int(key.partition("@")[2] or 0)
 
 
-def read(table: Table, roles: Roles, scratch: Path) -> Samples:
-    """Read a table's cells into arrays: features into a file in `scratch`, categories as positions.
+def read(table: Table, roles: Roles, place: Path) -> Samples:
+    """Read a table's cells into arrays: features into a file at `place`, categories as positions.
 
     Raises:
         UnreadableError: a target that is missing in some row, or a category column of too many values.
@@ -96,7 +133,7 @@ def read(table: Table, roles: Roles, scratch: Path) -> Samples:
     _check_roles(columns, roles)
     dtype = np.float64 if any(_needs_float64(columns[name]) for name in roles.features) else np.float32
     shape = (table.rows, len(roles.features))
-    inputs = create_mapped(scratch / "inputs.npy", dtype=dtype, shape=shape)
+    inputs = create_mapped(place, dtype=dtype, shape=shape)
     others = _fill(inputs, table, roles, categories)
     return Samples(
         inputs,

@@ -44,9 +44,20 @@ class Split:
 
     def map(self, transform: Transform) -> "Split":
         """Return this part with `transform` applied to its inputs, once and for all, in blocks."""
-        blocks = torch.arange(len(self)).to(self.target.device).split(EVAL_SAMPLES)
-        parts = [self.gather(block) for block in blocks]
-        return Split(torch.cat([transform(inputs) for inputs, _ in parts]), torch.cat([target for _, target in parts]))
+        made: Tensor | None = None
+        step = self.block_size
+        for start in range(0, len(self), step):
+            order = torch.arange(start, min(start + step, len(self))).to(self.target.device)
+            part = transform(self.gather(order)[0])
+            made = part.new_empty((len(self), *part.shape[1:])) if made is None else made
+            made[start : start + len(part)] = part
+        target = self.target if self.rows is None else self.target.index_select(0, self.rows)
+        return Split(self.inputs[:0] if made is None else made, target)
+
+    @property
+    def block_size(self) -> int:
+        """How many samples are looked at together where nothing is learned from them."""
+        return max(1, min(EVAL_SAMPLES, EVAL_ELEMENTS // max(1, self.inputs[:1].numel())))
 
     def to(self, device: torch.device) -> "Split":
         """Return this part with its tensors on `device`."""
@@ -130,8 +141,7 @@ class EvalBatches:
         self, split: Split, *, batch_size: int, device: torch.device, transform: Transform | None = None
     ) -> None:
         self.split, self.device, self.transform = split, device, transform
-        sample_elements = max(1, split.inputs[:1].numel())
-        self.batch_size = max(batch_size, min(EVAL_SAMPLES, EVAL_ELEMENTS // sample_elements))
+        self.batch_size = max(batch_size, split.block_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for block in torch.arange(len(self.split)).to(self.split.target.device).split(self.batch_size):

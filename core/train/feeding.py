@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.datasets.room import room_bytes
 from core.spec.job import Component, JobSpec
 from core.train import build
 from core.train.data import EvalBatches, Split, TrainBatches, Transform
 from core.train.sets import Sets
-
-KEPT_BYTES = 1 << 30
-"""Transforms that draw nothing are applied once where the result is not larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +69,11 @@ def _transform(components: tuple[Component, ...], split: Split) -> tuple[Transfo
 
 
 def _placed(components: tuple[Component, ...], split: Split, device: torch.device) -> tuple[Transform | None, Split]:
-    """Apply what is fixed once, and move the set to the device, where there is room for that."""
+    """Apply what draws nothing once, and move the set to the device, where there is room for that."""
     transform, is_random = _transform(components, split)
     if transform is not None and not is_random:
         one = transform(split.gather(torch.zeros(1, dtype=torch.int64))[0])
-        if one.nbytes * len(split) <= KEPT_BYTES:
+        if one.nbytes * len(split) <= room_bytes():
             transform, split = None, split.map(transform)
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)

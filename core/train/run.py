@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.datasets.duplicates import Duplicates
 from core.errors import DataInvalid, SpecInvalid
 from core.faults import hit
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
@@ -84,7 +85,9 @@ class Attempt:
             warnings.append({"pointer": "/execution/device", "code": "no_gpu", "detail": detail})
         self.watch.look()
         self.watch.enter("loading_data")
-        data = sets.prepare(spec.data, seed=seed, places=_places(order))
+        is_first = order.numerics is None
+        data = sets.prepare(spec.data, seed=seed, places=_places(order), look_for_duplicates=is_first)
+        warnings.extend(_duplicated(one) for one in data.duplicates)
         job = task.resolve(spec, data.source.facts())
         data = data.for_task(job)
         batches = feed(spec, data, seed=seed, device=device)
@@ -181,6 +184,11 @@ def _as_run(resolved: dict[str, Any], *, seed: int, device: str, threads: int) -
     }
     compiled = resolved.get("compile") is True
     return {**resolved, "seed": seed, "compile": compiled, "execution": execution}
+
+
+def _duplicated(found: Duplicates) -> dict[str, Any]:
+    numbers = {"split": found.part, "duplicates": found.count, "samples": found.samples}
+    return {"pointer": f"/data/{found.part}", "code": "duplicates", "detail": found.detail, **numbers}
 
 
 def _numerics_changed(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""From the spec's `data` to tensors: load, split, fit the preprocessing on train, keep compact."""
+"""From the spec's `data` to tensors: load, split, fit the preprocessing on train, keep compact.
 
+What is too large for the memory stays in a mapped file of the cache, and is read batch by batch.
+"""
+
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +14,12 @@ import torch
 from torch import Tensor
 
 from core.datasets import Preprocessor, Samples, align, load, split
+from core.datasets.cache import Cache
+from core.datasets.duplicates import Duplicates, duplicates
+from core.datasets.mapping import create_mapped
 from core.datasets.preprocess import fills_missing
-from core.datasets.samples import Array
+from core.datasets.room import room_bytes
+from core.datasets.samples import Array, in_parts
 from core.datasets.splitting import Split as Parts
 from core.messages import DatasetFile
 from core.spec.job import Component, Data, DataSplit
@@ -39,6 +47,8 @@ class Sets:
     """The set that train was taken from."""
     preprocessor: Preprocessor
     split_sha256: str
+    duplicates: tuple[Duplicates, ...] = ()
+    """Samples of val and test that train holds as well, where they were looked for."""
 
     def for_task(self, task: Task) -> "Sets":
         """Return the sets with targets as the loss sees them: ``[N, *task.target_shape]`` of `task.target_dtype`."""
@@ -54,8 +64,14 @@ def _shaped(part: Split, task: Task) -> Split:
     return replace(part, target=target)
 
 
-def prepare(data: Data, *, seed: int, places: Places) -> Sets:
+def prepare(data: Data, *, seed: int, places: Places, look_for_duplicates: bool = False) -> Sets:
     """Load what `data` names, split it, and fit the preprocessing on the training samples.
+
+    Args:
+        data: the spec's.
+        seed: of the split.
+        places: where data is found.
+        look_for_duplicates: compare val and test with train, where that is quick.
 
     Raises:
         DataInvalid: the data is not there, or not what the spec says it is.
@@ -63,21 +79,28 @@ def prepare(data: Data, *, seed: int, places: Places) -> Sets:
     source = load_part(data, data.train, "train", places)
     parts = divide(data, source, seed)
     preprocessor = Preprocessor.fit(data.preprocess, source, parts.train)
-    whole = _tensors(source, preprocessor)
+    whole = _tensors(source, preprocessor, places)
+    judged: dict[str, tuple[Array, Array | None]] = {}
 
     def other(part: DataSplit | Component | None, name: str, rows: Array | None) -> Split | None:
         if isinstance(part, Component):
             own = align(load_part(data, part, name, places), source, pointer=f"/data/{name}")
-            return _tensors(own, preprocessor)
-        return None if rows is None else _rows(whole, rows)
+            judged[name] = (own.inputs, None)
+            return _tensors(own, preprocessor, places)
+        if rows is None:
+            return None
+        judged[name] = (source.inputs, rows)
+        return _rows(whole, rows)
 
+    val, test = other(data.val, "val", parts.val), other(data.test, "test", parts.test)
     return Sets(
         train=whole if len(parts.train) == len(source) else _rows(whole, parts.train),
-        val=other(data.val, "val", parts.val),
-        test=other(data.test, "test", parts.test),
+        val=val,
+        test=test,
         source=source,
         preprocessor=preprocessor,
         split_sha256=parts.sha256,
+        duplicates=tuple(duplicates((source.inputs, parts.train), judged)) if look_for_duplicates else (),
     )
 
 
@@ -97,6 +120,7 @@ def divide(data: Data, source: Samples, seed: int) -> Parts:
         stratify=any(part.stratify for part in (val, test) if part),
         groups=source.groups,
         order=source.order,
+        spans=source.spans,
     )
 
 
@@ -118,10 +142,32 @@ def load_part(data: Data, source: Component, name: str, places: Places) -> Sampl
     )
 
 
-def _tensors(samples: Samples, preprocessor: Preprocessor) -> Split:
+def _tensors(samples: Samples, preprocessor: Preprocessor, places: Places) -> Split:
     target = np.zeros(0) if samples.target is None else preprocessor.transform_target(samples.target)
-    inputs = as_tensor(preprocessor.transform(samples.inputs))
-    return Split(inputs.float() if inputs.dtype == torch.float64 else inputs, as_tensor(target))
+    if not preprocessor.steps and samples.inputs.dtype != np.float64:
+        return Split(as_tensor(samples.inputs), as_tensor(target))
+    if 4 * math.prod(preprocessor.shape_of(samples.inputs)) > room_bytes():
+        return Split(as_tensor(_on_disk(samples, preprocessor, places)), as_tensor(target))
+    return Split(as_tensor(preprocessor.transform(samples.inputs)).float(), as_tensor(target))
+
+
+def _on_disk(samples: Samples, preprocessor: Preprocessor, places: Places) -> Array:
+    """Return what preprocessing makes of the inputs as a mapped file, which the next job uses too."""
+
+    def write(scratch: Path) -> Samples:
+        shape = preprocessor.shape_of(samples.inputs)
+        made = create_mapped(scratch / "inputs.npy", dtype=np.float32, shape=shape)
+        if preprocessor.steps:
+            preprocessor.transform(samples.inputs, out=made)
+        else:
+            at = 0
+            for part in in_parts(samples.inputs):
+                made[at : at + len(part)] = part
+                at += len(part)
+        return Samples(made, None, kind="array")
+
+    identity = {"of": samples.digest, "samples": len(samples), "preprocess": preprocessor.to_json()}
+    return Cache(places.cache_dir).entry(identity, write)[0].inputs
 
 
 def _rows(whole: Split, rows: Array) -> Split:

@@ -84,8 +84,15 @@ def data_sources() -> dict[str, Body]:
     version = parameter({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]})
     upload: Schema = {"type": "string", "pattern": "^ds_[0-9a-zA-Z]+$"}
     header = parameter({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
-    words = "An upload; without `version` the newest; `header` says whether a CSV file's first row holds names"
-    found["dataset"] = _entry(words, id=upload, version=version, header=header)
+    least: Schema = {"type": "integer", "minimum": 1}
+    length = parameter({"anyOf": [least, {"type": "null"}]})
+    sizes = {"length": least, "stride": least, "horizon": {"type": "integer", "minimum": 0}}
+    window = parameter({"anyOf": [{"type": "object", "properties": sizes, "required": ["length"]}, {"type": "null"}]})
+    words = (
+        "An upload; without `version` the newest; `header` says whether a CSV file's first row holds names, `length` "
+        "cuts and pads sequences, `window` cuts a table along `columns.order_by` into series"
+    )
+    found["dataset"] = _entry(words, id=upload, version=version, header=header, length=length, window=window)
     for name in _SYNTHETIC:
         found[f"synthetic.{name}"] = _synthetic(getattr(datasets, f"make_{name}"))
     return found

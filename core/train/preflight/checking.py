@@ -13,7 +13,7 @@ from core.spec import parse_object
 from core.spec import warnings as spec_warnings
 from core.spec.job import JobSpec
 from core.train import build, task
-from core.train.preflight import counting, data, monitors, outputs, resolving, samples, summary, updates
+from core.train.preflight import counting, data, lookup, monitors, outputs, resolving, samples, summary, updates
 from core.train.preflight.report import Findings, Report
 from core.train.roles import Channel
 from core.train.sets import Places
@@ -87,6 +87,7 @@ def check(
     found.refuse(inferred.issues)
     if inferred.module is None or inferred.output is None:
         return found.report()
+    found.refuse(lookup.findings(spec, sets, inferred.layers))
     found.refuse(summary.findings(inferred.module, max_parameters))
     found.refuse(counting.batch_norm(counts, inferred.module))
     if job is None:

@@ -37,7 +37,7 @@ def count(spec: JobSpec, sets: Described) -> Counts:
     taken = sum(
         size or 0 for part, size in ((spec.data.val, val), (spec.data.test, test)) if isinstance(part, DataSplit)
     )
-    train = max(0, whole - taken)
+    train = max(0, whole - taken - sets.left_out)
     batch_size = max(1, train) if spec.batch_size == "full" else spec.batch_size
     rest = train % batch_size
     full = train // batch_size

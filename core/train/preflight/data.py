@@ -11,7 +11,7 @@ from core.errors import Issue
 from core.spec.chance import is_random
 from core.spec.job import Component, DataSplit, JobSpec
 from core.spec.pointer import join
-from core.train.sets import Places
+from core.train.sets import Places, divide, load_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Described:
     train: Facts
     val: Facts | None
     test: Facts | None
+    left_out: int = 0
+    """Windows of a series that belong to no part, since they lie across a border."""
 
 
 def describe(spec: JobSpec, places: Places) -> Described:
@@ -34,7 +36,21 @@ def describe(spec: JobSpec, places: Places) -> Described:
         name: facts(spec, part, name, places) if isinstance(part, Component) else None
         for name, part in (("val", spec.data.val), ("test", spec.data.test))
     }
-    return Described(train, own["val"], own["test"])
+    return Described(train, own["val"], own["test"], _left_out(spec, places))
+
+
+def _left_out(spec: JobSpec, places: Places) -> int:
+    """Split a series as the trainer will, to count the windows that are left out.
+
+    Raises:
+        DataInvalid: no window is left for one of the parts.
+    """
+    is_split = any(isinstance(part, DataSplit) for part in (spec.data.val, spec.data.test))
+    if spec.data.train.arguments.get("window") is None or not is_split:
+        return 0
+    source = load_part(spec.data, spec.data.train, "train", places)
+    parts = divide(spec.data, source, spec.seed or 0)
+    return len(source) - sum(len(part) for part in (parts.train, parts.val, parts.test) if part is not None)
 
 
 def facts(spec: JobSpec, source: Component, name: str, places: Places) -> Facts:
@@ -59,7 +75,7 @@ def findings(spec: JobSpec, sets: Described) -> Iterator[Issue]:
     """Say where the sets do not go together."""
     for name, own in (("val", sets.val), ("test", sets.test)):
         if own is not None:
-            yield from _unlike(own, sets.train, join("/data", name))
+            yield from _unlike(own, sets.train, join("/data", name), _of_equal_length(spec, name))
         part = getattr(spec.data, name)
         if isinstance(part, DataSplit) and part.stratify:
             yield from _stratify(spec, sets.train, part, join("/data", name, "stratify"))
@@ -75,13 +91,21 @@ def random_in_eval(spec: JobSpec) -> Iterator[Issue]:
             yield Issue(pointer, "random_in_eval", detail, "Let it stand in train only.", fix)
 
 
-def _unlike(own: Facts, train: Facts, pointer: str) -> Iterator[Issue]:
+def _of_equal_length(spec: JobSpec, name: str) -> str | None:
+    """Say how two files of sequences become equally long, where neither of their sources says so."""
+    sources = (spec.data.train, getattr(spec.data, name))
+    if any(source.type != "dataset" or source.arguments.get("length") for source in sources):
+        return None
+    return 'Of sequences (jsonl): give both sources the same "length"; each is padded to its own longest without.'
+
+
+def _unlike(own: Facts, train: Facts, pointer: str, hint: str | None) -> Iterator[Issue]:
     """Say how a set of its own differs from the training set."""
     if own.sample_shape != train.sample_shape or own.feature_names != train.feature_names:
         detail = f"Its samples have shape {own.sample_shape}, those of train {train.sample_shape}."
         if own.sample_shape == train.sample_shape:
             detail = "Its columns are not those of train, in their order."
-        yield Issue(pointer, "other_columns", detail)
+        yield Issue(pointer, "other_columns", detail, hint if own.kind == "array" else None)
     if own.target_shape != train.target_shape:
         detail = f"Its targets have shape {own.target_shape}, those of train {train.target_shape}."
         yield Issue(pointer, "other_target", detail)

@@ -63,7 +63,7 @@ def form(spec: JobSpec, sets: Described, places: Places) -> Form:
 def _batch(spec: JobSpec, sets: Described, places: Places) -> Tensor:
     facts = sets.train
     if spec.data.preprocess:
-        return torch.zeros((BATCH, _width(spec, places)))
+        return torch.zeros((BATCH, *facts.sample_shape[:-1], _width(spec, places)))
     dtype = torch.float32 if facts.dtype == "float64" else getattr(torch, facts.dtype)
     return torch.zeros((BATCH, *facts.sample_shape), dtype=dtype)
 

@@ -327,7 +327,7 @@ def test_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DataInvalid) as caught:
         receive(io.BytesIO(b"x"), format="xlsx", folder=tmp_path)
     issue = caught.value.issues[0]
-    assert (issue.pointer, issue.hint) == ("/format", "one of csv, parquet, npz, images, idx")
+    assert (issue.pointer, issue.hint) == ("/format", "one of csv, parquet, npz, images, idx, jsonl")
 
 
 def test_digest_and_size_are_of_the_bytes(tmp_path: Path) -> None:
