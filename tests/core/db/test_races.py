@@ -28,6 +28,7 @@ from tests.core.db.given import (
     reap,
     running,
 )
+from tests.core.db.patience import said
 from tests.core.db.promises import assert_kept
 from tests.repetitions import repetitions
 
@@ -56,8 +57,7 @@ def test_eight_workers_claim_two_hundred_jobs_once_each(database: Database) -> N
     def work(number: int) -> list[str]:
         taken = []
         while True:
-            with database.session_scope() as session:
-                claim = leases.claim(session, f"wk_{number}", ["cpu"], host="here")
+            claim = said(database, lambda session: leases.claim(session, f"wk_{number}", ["cpu"], host="here"))
             if claim is None:
                 return taken
             taken.append(claim.job_id)
