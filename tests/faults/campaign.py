@@ -272,6 +272,10 @@ class Campaign:
 
     # faults
 
+    def slow_down(self, seconds: float = 0.4) -> None:
+        """Let every trainer rest after each epoch until `settle`: waiting for a worker to start costs no processor."""
+        self.arm("epoch.finished", f"every sleep {seconds:g}")
+
     def victim(self, *, worker: str | None = None, jobs: int = 0, spec: dict[str, Any] = BRISK) -> Going:
         """Wait for a job that has published since it was hit last, and is far from its end; the least-hit one.
 

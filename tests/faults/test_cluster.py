@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.faults import Point
-from tests.faults.campaign import BRISK, STEADY, TINY, Campaign, Going, System, end
+from tests.faults.campaign import BRISK, TINY, Campaign, Going, System, end
 from tests.faults.link import Link
 from tests.faults.table import LIMIT_SECONDS, count
 from tests.faults.watching import all_gone
@@ -58,6 +58,7 @@ def test_killed_trainer_is_resumed_from_its_checkpoint(cluster: System) -> None:
 def test_killed_worker_takes_its_trainers_along_and_another_resumes_them(cluster: System) -> None:
     faults = count("SIGKILL worker")
     with Campaign(cluster, "SIGKILL worker") as campaign:
+        campaign.slow_down()
         for _ in range(faults):
             campaign.feed(JOBS)
             for name in cluster.workers:  # the one that is killed is not the only one that carries jobs
@@ -164,6 +165,7 @@ def test_posts_are_accepted_while_redis_is_frozen(cluster: System) -> None:
 def test_worker_that_wakes_after_its_successor_writes_nothing(cluster: System) -> None:
     faults = count("zombie")
     with Campaign(cluster, "zombie") as campaign:
+        campaign.slow_down()
         for _ in range(faults):
             with frozen_worker(campaign) as (zombies, trainers):
                 campaign.wait_carried(zombies)
@@ -206,6 +208,7 @@ def test_worker_behind_a_half_open_link_is_refused_once_it_is_back(cluster: Syst
             service.start(name)
         finally:
             service.environment = near
+        campaign.slow_down()
         for _ in range(faults):
             victim = campaign.victim(worker=name, jobs=JOBS + 3)
             with campaign.excused(name):
@@ -224,9 +227,10 @@ def test_worker_behind_a_half_open_link_is_refused_once_it_is_back(cluster: Syst
 def test_drained_workers_give_their_jobs_back_free_of_charge(cluster: System) -> None:
     faults = count("SIGTERM drain")
     with Campaign(cluster, "SIGTERM drain") as campaign:
+        campaign.slow_down()
         for number in range(faults):
             name = cluster.workers[number % len(cluster.workers)]
-            victim = campaign.victim(worker=name, jobs=JOBS, spec=STEADY)
+            victim = campaign.victim(worker=name, jobs=JOBS)
             campaign.service.signal(name, signal.SIGTERM)
             assert campaign.service.processes[name].wait(60) == 0
             campaign.service.start(name)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import psutil
 import pytest
 
+from core.db.verdicts import LOSSES
 from core.faults import EXIT_CODE, POINTS, Point
 from tests.faults.campaign import STEADY, TINY, Campaign, System, end
 from tests.faults.table import LIMIT_SECONDS, count
@@ -64,7 +65,7 @@ def test_api_may_end_at_any_point(embedded: System, fault: Fault) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_worker_may_end_at_any_point(embedded: System, fault: Fault) -> None:
     with Campaign(embedded, "crash points") as campaign:
-        for point in OF_WORKER * count("crash points"):
+        for number, point in enumerate(OF_WORKER * count("crash points"), 1):
             if point.startswith("reap"):
                 campaign.arm("claim.committed", "raise")  # a job that nobody carries: its lease ends
             if not point.startswith(("pause", "requeue")):
@@ -76,6 +77,8 @@ def test_worker_may_end_at_any_point(embedded: System, fault: Fault) -> None:
             campaign.hit()
             if fault == "exit":
                 restart_ended(embedded)
+            if number % (LOSSES - 1) == 0:
+                campaign.wait_ended()  # LOSSES before its first epoch would end a job
         campaign.settle()
 
 
