@@ -28,7 +28,10 @@ UPLOAD_BODY: dict[str, Any] = {
                 "required": ["file", "format"],
                 "properties": {
                     "file": {"type": "string", "format": "binary", "description": "The bytes."},
-                    "format": {"enum": list(FORMATS), "description": "`images` is a zip of one folder per class."},
+                    "format": {
+                        "enum": list(FORMATS),
+                        "description": "`images`: a zip of one folder per class; `jsonl`: sequences of ids or vectors.",
+                    },
                     "name": {
                         "type": "string",
                         "minLength": 1,

@@ -1,6 +1,7 @@
 """Preflight in a warm isolated child: this process never imports torch."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -13,15 +14,16 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
 from api.answers import Answer, Answers
-from core.errors import ChildFailed
+from core.errors import ChildFailed, Invalid, Issue
 from core.messages import DatasetFile
 from core.process import Limits, Template, call
 from core.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-PRELOAD = ("core.train.preload", "core.train.preflight")
+PRELOAD = ("core.train.preload", "core.train.preflight", "core.train.preflight.drawing")
 ENTRY = "core.train.preflight.main"
+DRAWING = "core.train.preflight.drawing.main"
 TOGETHER = max(2, os.cpu_count() or 2)
 """Children at the same time; more only slow each other down."""
 KNOWN_BYTES = 8 << 20
@@ -65,12 +67,25 @@ class Preflight:
         known = self._known.get(key, minute)
         if known is not None:
             return _named(json.loads(known.body), spec)
-        report = await self._asked(request)
+        report = await self._asked(ENTRY, request)
         if report["ok"] and spec.get("seed") is not None:
             self._known.put(key, minute, Answer(json.dumps(report).encode(), etag=""))
         return _named(report, spec)
 
-    async def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def draw(self, file: DatasetFile, transforms: list[Any], *, rows: int, draws: int, seed: int) -> bytes:
+        """Return a PNG of an upload's samples, each drawn so many times through the transforms.
+
+        Raises:
+            Invalid: no images, or a transform that does not take them.
+            ChildFailed: as `check`.
+        """
+        request = {"file": file.model_dump(), "cache_dir": str(self._settings.caches), "transforms": transforms}
+        answer = await self._asked(DRAWING, {**request, "rows": rows, "draws": draws, "seed": seed})
+        if answer["errors"]:
+            raise Invalid(answer["errors"][0]["detail"], issues=[issue_of(item) for item in answer["errors"]])
+        return base64.b64decode(answer["png"])
+
+    async def _asked(self, entry: str, request: dict[str, Any]) -> dict[str, Any]:
         seconds = self._settings.preflight_seconds
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -80,12 +95,12 @@ class Preflight:
         except TimeoutError as error:
             raise ChildFailed(f"preflight was busy with other specs for {seconds:g} s") from error
         try:
-            return await run_sync(self._call, request, max(0.1, deadline - loop.time()))
+            return await run_sync(self._call, entry, request, max(0.1, deadline - loop.time()))
         finally:
             self._limiter.release_on_behalf_of(token)
 
-    def _call(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        return call(self._template, ENTRY, request, seconds=seconds, limits=self._limits)
+    def _call(self, entry: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return call(self._template, entry, request, seconds=seconds, limits=self._limits)
 
     def _request(self, spec: dict[str, Any], uploads: Mapping[str, DatasetFile]) -> dict[str, Any]:
         return {
@@ -95,6 +110,12 @@ class Preflight:
             "uploads": {key: file.model_dump() for key, file in uploads.items()},
             "max_parameters": self._settings.max_parameters,
         }
+
+
+def issue_of(item: Mapping[str, Any]) -> Issue:
+    """Return an issue that came as JSON from a child."""
+    fix = item.get("fix")
+    return Issue(item["pointer"], item["code"], item["detail"], item.get("hint"), None if fix is None else tuple(fix))
 
 
 def _named(report: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 
 from api.access import Caller
+from api.preflight import issue_of
 from api.services import Services
 from api.uploads import attach
 from core import spec as specs
 from core.db import jobs
 from core.db.tables import Job
-from core.errors import ChildFailed, Issue, Malformed, SpecInvalid
+from core.errors import ChildFailed, Malformed, SpecInvalid
 from core.faults import hit
 from core.messages import DatasetFile
 from core.spec import JobSpec
@@ -96,21 +97,9 @@ async def submit(svc: Services, who: Caller, body: bytes, key: str | None) -> tu
             new = replace(new, resolved_spec=prepared.pinned)
     else:
         if not report["ok"]:
-            raise SpecInvalid([issue(item) for item in report["errors"]])
+            raise SpecInvalid([issue_of(item) for item in report["errors"]])
         new = replace(new, resolved_spec=report["resolved_spec"])
     return await run_in_threadpool(_create, svc, new)
-
-
-def issue(item: dict[str, Any]) -> Issue:
-    """Return an issue that came as JSON from a child."""
-    fix = item.get("fix")
-    return Issue(
-        pointer=item["pointer"],
-        code=item["code"],
-        detail=item["detail"],
-        hint=item.get("hint"),
-        fix=None if fix is None else tuple(fix),
-    )
 
 
 def _read(who: Caller, body: bytes, key: str | None) -> tuple[dict[str, Any], jobs.NewJob]:

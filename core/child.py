@@ -25,7 +25,7 @@ class Limits:
     """What a child may use."""
 
     memory_bytes: int | None = None
-    """Address space on top of what the template has mapped (RLIMIT_AS); none: no limit."""
+    """Private memory on top of what the template has (RLIMIT_DATA), mapped files not counted; none: no limit."""
     open_files: int | None = 4096
     file_bytes: int | None = None
     """Largest file that it may write; beyond it writes fail with EFBIG."""

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     outage_seconds: float = Field(default=600.0, gt=0)
     """The database may be away for so long before the trainer is stopped at a checkpoint."""
     trainer_memory_bytes: int | None = None
-    """Address-space limit of a trainer process; none: no limit (CUDA maps far more than it uses)."""
+    """Private memory of a trainer process, mapped files not counted; none: no limit."""
     max_file_bytes: int | None = None
     """Largest single file a trainer may write."""
     max_log_bytes: int = Field(default=4 * MIB, gt=0)

@@ -173,8 +173,8 @@ def _take_limits(limits: dict[str, Any]) -> None:
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
     if limits["memory_bytes"] is not None:
         with open("/proc/self/statm") as statm:  # noqa: PTH123 - nothing imported late in a child
-            mapped = int(statm.read().split()[0]) * resource.getpagesize()
-        _limit(resource.RLIMIT_AS, mapped + limits["memory_bytes"])
+            private = int(statm.read().split()[5]) * resource.getpagesize()
+        _limit(resource.RLIMIT_DATA, private + limits["memory_bytes"])  # RLIMIT_AS would count mapped files too
 
 
 def _limit(kind: int, value: int | None) -> None:

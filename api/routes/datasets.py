@@ -1,5 +1,7 @@
 """Uploaded data sets."""
 
+import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,6 +14,9 @@ from api.parameters import AfterDataset, DatasetId, Limit, Order, problems
 from api.schemas.base import Page, page
 from api.schemas.datasets import DatasetBody, PreviewBody, dataset_body
 from core.db import datasets
+from core.errors import Invalid, Issue
+from core.messages import DatasetFile
+from core.spec import components
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -20,6 +25,23 @@ STORED: dict[int | str, dict[str, Any]] = {
     201: {"headers": {"Location": {"schema": {"type": "string"}, "description": "Path of the data set."}}},
 }
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Which one; the newest by default.")]
+Rows = Annotated[int, Query(ge=1, le=16, description="So many samples, evenly spread over the set.")]
+Draws = Annotated[int, Query(ge=1, le=16, description="So many draws of the random transforms for each.")]
+Seed = Annotated[int, Query(ge=0, le=2**63 - 1, description="Of the random transforms.")]
+TransformList = Annotated[
+    str | None,
+    Query(
+        max_length=10_000,
+        description="What `data.transforms.train` of a spec would be, as JSON.",
+        examples=['[{"type": "RandomRotation", "degrees": 15}]'],
+    ),
+]
+MAX_TRANSFORMS = 50
+PLACE = "/data/transforms/train"
+"""Where the transforms would stand in a spec."""
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
+}
 
 
 @router.post(
@@ -68,3 +90,56 @@ def preview(
         row = datasets.version(session, who.project, dataset_id, version)
     shown = first_samples(uploads.local_file(svc, row), row.format, limit)
     return PreviewBody(version=row.version, columns=shown["columns"], rows=shown["rows"])
+
+
+@router.get("/{dataset_id}/preview.png", response_class=Response, responses={**PNG, **problems(400, 404, 422, 503)})
+async def drawing(
+    svc: Svc,
+    who: DatasetReader,
+    dataset_id: DatasetId,
+    *,
+    transforms: TransformList = None,
+    rows: Rows = 4,
+    draws: Draws = 4,
+    seed: Seed = 0,
+    version: Version = None,
+) -> Response:
+    """Draw images as the transforms of a training set make them: a sample in each row, a draw in each column.
+
+    Numbers that leave 0 to 1, as after Normalize, are stretched. The same seed gives the same picture.
+    """
+    listed = _transforms(transforms)
+
+    def find() -> DatasetFile:
+        with svc.database.session_scope(write=False) as session:
+            row = datasets.version(session, who.project, dataset_id, version)
+        return DatasetFile(path=str(uploads.local_file(svc, row)), format=row.format, sha256=row.sha256)
+
+    file = await run_in_threadpool(find)
+    picture = await svc.preflight.draw(file, listed, rows=rows, draws=draws, seed=seed)
+    return Response(picture, media_type="image/png")
+
+
+def _transforms(text: str | None) -> list[Any]:
+    """Read a list of transforms and check it against the catalog.
+
+    Raises:
+        Invalid: no JSON, no list, or a transform that there is not; issues point into the list.
+    """
+    try:
+        listed = json.loads(text or "[]")
+    except (ValueError, RecursionError) as error:
+        raise _invalid("not_json", f"transforms is not JSON: {error}") from error
+    if not isinstance(listed, list) or len(listed) > MAX_TRANSFORMS:
+        raise _invalid("not_a_list", f"transforms must be a list of at most {MAX_TRANSFORMS} transforms")
+    found = list(components.check({"data": {"transforms": {"train": listed}}}))
+    if found:
+        issues = [replace(one, pointer="/transforms" + one.pointer.removeprefix(PLACE), fix=None) for one in found]
+        raise Invalid("; ".join(issue.detail for issue in issues), issues=issues)
+    if not all(isinstance(item, (str, dict)) for item in listed):
+        raise _invalid("not_a_list", "each transform must be a name or an object with `type`")
+    return listed
+
+
+def _invalid(code: str, detail: str) -> Invalid:
+    return Invalid(detail, issues=[Issue("/transforms", code, detail)])

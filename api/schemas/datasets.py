@@ -12,7 +12,7 @@ class VersionBody(Body):
 
     version: int
     format: str
-    """`csv`, `parquet`, `npz`, `images` or `idx`."""
+    """`csv`, `parquet`, `npz`, `images`, `idx` or `jsonl`."""
     filename: str | None
     sha256: str
     size_bytes: int

@@ -1,11 +1,14 @@
 """Preflight over HTTP: in a real warm child, and without one."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import create_app
@@ -14,6 +17,7 @@ from core.errors import ChildFailed
 from core.process import Template
 from core.settings import Settings
 from tests.api.conftest import EXAMPLES, near
+from tests.api.test_datasets import archive, post
 
 Json = dict[str, Any]
 ISSUE = "/model/layers/3/in_features"
@@ -165,3 +169,69 @@ class TestWithoutAnAnswer:
 
     def test_wrong_word_is_still_refused(self, client: TestClient, spec: Json) -> None:
         assert client.post("/v1/jobs", json={**spec, "epoch": 1}).status_code == 422
+
+
+class TestPicture:
+    TURN = '[{"type": "RandomRotation", "degrees": 90}, {"type": "ToDtype", "dtype": "float32", "scale": true}]'
+
+    @pytest.fixture
+    def cats(self, warm: TestClient) -> str:
+        def gradient(step: int) -> bytes:
+            buffer = io.BytesIO()
+            Image.fromarray((np.arange(64).reshape(8, 8) * step).astype(np.uint8)).save(buffer, "PNG")
+            return buffer.getvalue()
+
+        body = archive(**{"cat/1.png": gradient(1), "cat/2.png": gradient(2), "dog/1.png": gradient(3)})
+        return str(post(warm, body, "images").json()["id"])
+
+    def cells(self, content: bytes, rows: int, columns: int) -> list[list[bytes]]:
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (columns * 66 + 2, rows * 66 + 2)
+            pixels = np.asarray(image.convert("RGB"))
+        starts = [[(2 + 66 * row, 2 + 66 * column) for column in range(columns)] for row in range(rows)]
+        return [[pixels[top : top + 64, left : left + 64].tobytes() for top, left in row] for row in starts]
+
+    def test_random_transforms_differ_by_sample_and_draw_and_repeat_by_seed(self, warm: TestClient, cats: str) -> None:
+        query = {"transforms": self.TURN, "rows": 2, "draws": 3, "seed": 5}
+
+        answer = warm.get(f"/v1/datasets/{cats}/preview.png", params=query)
+
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png"), answer.text
+        cells = self.cells(answer.content, 2, 3)
+        assert len({cell for row in cells for cell in row}) == 6
+        assert warm.get(f"/v1/datasets/{cats}/preview.png", params=query).content == answer.content
+        other = warm.get(f"/v1/datasets/{cats}/preview.png", params={**query, "seed": 6})
+        assert other.content != answer.content
+
+    def test_without_transforms_the_images_stand_as_they_are(self, warm: TestClient, cats: str) -> None:
+        answer = warm.get(f"/v1/datasets/{cats}/preview.png", params={"rows": 3, "draws": 2})
+
+        cells = self.cells(answer.content, 3, 2)
+        assert [row[0] == row[1] for row in cells] == [True] * 3
+        enlarged = (np.arange(64).reshape(8, 8) * 3).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+        assert cells[2][0] == np.stack([enlarged] * 3, axis=-1).tobytes()
+
+    @pytest.mark.parametrize(
+        ("transforms", "pointer"),
+        [
+            ("[oops", "/transforms"),
+            ('"RandomCrop"', "/transforms"),
+            ("[3]", "/transforms"),
+            ('["RandomRotate"]', "/transforms/0"),
+            ('["ToImage", {"type": "RandomCrop"}]', "/transforms/1/size"),
+            ('[{"type": "RandomCrop", "size": 20}]', "/transforms/0"),
+        ],
+    )
+    def test_transform_that_cannot_be_is_422_with_its_place(
+        self, warm: TestClient, cats: str, transforms: str, pointer: str
+    ) -> None:
+        answer = warm.get(f"/v1/datasets/{cats}/preview.png", params={"transforms": transforms})
+
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), answer.text
+
+    def test_a_table_has_no_pictures(self, warm: TestClient) -> None:
+        dataset = post(warm, b"a,label\n1,x\n2,y\n", "csv").json()["id"]
+
+        answer = warm.get(f"/v1/datasets/{dataset}/preview.png")
+
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "no_images")

@@ -1,7 +1,7 @@
 """How a sample reaches the model: its shape and type after preprocessing and transforms."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,19 @@ def _width(spec: JobSpec, places: Places) -> int:
 
 def _transformed(spec: JobSpec, parts: tuple[Component, ...], batch: Tensor, name: str) -> Tensor:
     """Send a real batch of two through the transforms, one after the other."""
-    pointer = join("/data/transforms", name)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]):
+        batch = apply_in_turn(parts, batch, join("/data/transforms", name))
+    _check_dtype(spec, batch, name, posted=len(parts))
+    return batch
+
+
+def apply_in_turn(parts: Sequence[Component], batch: Tensor, pointer: str) -> Tensor:
+    """Return what transforms make of a batch; random ones draw from torch's global generator.
+
+    Raises:
+        SpecInvalid: one that does not take the samples, or its own arguments; the issue points to it below `pointer`.
+    """
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, part in enumerate(parts):
             at = join(pointer, index)
@@ -97,7 +108,6 @@ def _transformed(spec: JobSpec, parts: tuple[Component, ...], batch: Tensor, nam
             except COMPLAINTS as error:
                 detail = f"{part.type} cannot take samples of {_words(batch)}: {condensed(error).rstrip('.')}."
                 raise SpecInvalid([Issue(at, "transform_refuses", detail)]) from error
-    _check_dtype(spec, batch, name, posted=len(parts))
     return batch
 
 
