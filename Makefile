@@ -30,9 +30,9 @@ test: dev ## Run all tests
 test-fast: dev ## Run the tests that start no servers and kill nothing
 	@$(PYTEST) -n $(JOBS) --dist worksteal -m "not fault and not postgres and not redis" -x
 
-faults: dev ## Repeat every fault many times (hours); what it saw goes to .cache/faults.json
-	@mkdir -p .cache
-	@EPOCHD_FAULT_REPETITIONS=full EPOCHD_FAULT_REPORT=.cache/faults.json $(PYTEST) -n $(JOBS) --dist worksteal \
+faults: dev ## Repeat every fault many times, for hours; what was seen goes to .cache/faults.json
+	@mkdir -p .cache && rm -f .cache/faults.json
+	@EPOCHD_FAULT_REPETITIONS=full EPOCHD_FAULT_REPORT=$(CURDIR)/.cache/faults.json $(PYTEST) -n $(JOBS) --dist worksteal \
 		tests/faults tests/core/db
 
 mutants: dev ## Plant known defects one by one; the tests must notice each
