@@ -20,7 +20,7 @@ from core.datasets.samples import Array, Kind, Samples, in_parts
 INPUTS = ("x", "X", "inputs", "images", "data", "features")
 TARGET = ("y", "Y", "target", "targets", "labels", "label")
 CHANNELS = (1, 3, 4)
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 1 << 20
 MAX_CLASSES = 10_000
 
 

@@ -23,8 +23,8 @@ from core.spec.job import Component
 
 CHUNK = 1 << 16
 """Samples that are transformed at a time."""
-CHUNK_NUMBERS = 1 << 21
-"""And numbers in them: 16 MiB as float64."""
+CHUNK_NUMBERS = 1 << 19
+"""And numbers in them: 4 MiB as float64, of which a step makes a few copies."""
 TARGET = "target"
 ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
 IMPUTERS = ("SimpleImputer",)

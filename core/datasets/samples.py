@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Kind = Literal["table", "image", "array"]
 """`table`: named columns [N, F]; `image`: uint8 [N, C, H, W]; `array`: any other numbers [N, …], such as sequences."""
-PART_BYTES = 16 << 20
+PART_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from core.datasets.mapping import create_mapped
 from core.datasets.samples import Array, Samples
 from core.datasets.sequences import MAX_BYTES
 
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
 KEYS = ("length", "stride", "horizon")
 
 

@@ -18,7 +18,7 @@ from core.datasets.cache import Cache
 from core.datasets.duplicates import Duplicates, duplicates
 from core.datasets.mapping import create_mapped
 from core.datasets.preprocess import fills_missing
-from core.datasets.room import room_bytes
+from core.datasets.room import give_back_blocks, room_bytes
 from core.datasets.samples import Array, in_parts
 from core.datasets.splitting import Split as Parts
 from core.messages import DatasetFile
@@ -77,6 +77,8 @@ def prepare(data: Data, *, seed: int, places: Places, look_for_duplicates: bool 
         DataInvalid: the data is not there, or not what the spec says it is.
     """
     source = load_part(data, data.train, "train", places)
+    if source.inputs.nbytes > room_bytes():
+        give_back_blocks()
     parts = divide(data, source, seed)
     preprocessor = Preprocessor.fit(data.preprocess, source, parts.train)
     whole = _tensors(source, preprocessor, places)
