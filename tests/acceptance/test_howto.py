@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.service import ROOT, Service
+from tests.service import ROOT, Service, wait_until
 
 BLOCK = re.compile(r"(?:<!-- (.*?) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ID = "ds_…"
@@ -79,7 +79,7 @@ def test_page_shows_the_spec_that_its_example_submits(page: str) -> None:
     assert example.spec(*arguments) == shown
 
 
-def test_duplicates_are_a_decision_of_the_job(service: Service) -> None:
+def test_duplicates_are_one_decision_of_a_job_also_after_a_pause(service: Service) -> None:
     table = "a,b,label\n" + "".join(f"{row % 25},{row % 7},{row % 2}\n" for row in range(700))
     answer = service.client.post("/v1/datasets", files={"file": ("d.csv", table)}, data={"format": "csv"})
     spec = {
@@ -87,11 +87,20 @@ def test_duplicates_are_a_decision_of_the_job(service: Service) -> None:
         "model": {"type": "Sequential", "layers": [{"type": "Linear", "out_features": 2}]},
         "loss": "CrossEntropyLoss",
         "optimizer": {"type": "SGD", "lr": 0.01},
-        "epochs": 1,
+        "epochs": 20_000,
         "batch_size": 64,
         "seed": 1,
     }
-    job = service.finish(service.submit(spec)["id"])
+    job = service.submit(spec)
+    for action, state, attempt in (("pause", "paused", 1), ("resume", "running", 2)):
+        wait_until(lambda: service.rows(job["id"]))
+        assert service.client.post(f"/v1/jobs/{job['id']}/{action}").status_code == 202
+        wait_until(lambda state=state: service.job(job["id"])["status"] == state)
+        wait_until(lambda attempt=attempt: service.job(job["id"])["attempt"] == attempt)
+    known = len(service.rows(job["id"]))
+    wait_until(lambda: len(service.rows(job["id"])) > known)
+    service.client.post(f"/v1/jobs/{job['id']}/cancel")
+    service.finish(job["id"])
     decisions = service.client.get(f"/v1/jobs/{job['id']}/decisions").json()["data"]
     (found,) = [decision for decision in decisions if decision["kind"] == "duplicates"]
     assert (found["split"], found["samples"]) == ("val", 140)
