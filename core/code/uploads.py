@@ -104,6 +104,7 @@ def load(job: Job, page: Page) -> None:
     if kind == "parquet":
         detail = "Parquet needs pyarrow, which a script of torch, torchvision, scikit-learn and numpy does not have."
         raise refuse("/data/train", "parquet", detail, "Upload the table as CSV or NPZ, and train on that.")
+    _check_plain(job, kind)
     page.use("argparse")
     page.use("hashlib")
     page.use("io")
@@ -115,6 +116,17 @@ def load(job: Job, page: Page) -> None:
     page.add(*lines, "args = parser.parse_args()")
     page.add(*CHECKED.splitlines())
     {"csv": _csv, "npz": _npz, "idx": _npz, "images": _images}[kind](job, page)
+
+
+def _check_plain(job: Job, kind: str) -> None:
+    """Refuse sequences, and tables that are cut into windows: a script would train on something else."""
+    if kind == "jsonl":
+        detail = "Sequences of ids or vectors (jsonl) are not written out."
+        raise refuse("/data/train", "jsonl", detail, "Upload them padded as NPZ, and train on that.")
+    for name in ("train", *job.own_sets):
+        if job.source(name).arguments.get("window") is not None:
+            detail = "The windows of a series are not written out."
+            raise refuse(join("/data", name, "window"), "window", detail, "Upload the windows as NPZ, train on that.")
 
 
 def _read(job: Job, reader: str, name: str, prefix: str) -> list[str]:

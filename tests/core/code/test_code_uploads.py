@@ -150,6 +150,18 @@ def test_parquet_is_refused_with_what_to_do() -> None:
     assert "CSV" in str(issue.hint)
 
 
+@pytest.mark.parametrize(
+    ("kind", "source", "pointer"),
+    [("jsonl", SOURCE, "/data/train"), ("csv", {**SOURCE, "window": {"length": 3}}, "/data/train/window")],
+)
+def test_sequences_and_windows_are_refused_with_what_to_do(kind: str, source: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(CodeRefused) as refused:
+        script({**MOONS, "data": {"train": source}}, uploads={KEY: Upload(kind, "0" * 64, {})})
+    (issue,) = refused.value.issues
+    assert issue.pointer == pointer
+    assert "NPZ" in str(issue.hint)
+
+
 def test_the_mnist_example_is_repeated_bit_for_bit(tmp_path: Path, runner: Runner) -> None:
     if not (DATA / "MNIST").is_dir():
         pytest.skip(f"the real MNIST is not in {DATA}; set EPOCHD_TEST_DATA")
