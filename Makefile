@@ -8,8 +8,8 @@ UV_VERSION := 0.13.8
 UV_PIP = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# Two test processes use two cores; more only help where there are more.
-JOBS ?= 2
+# Tests wait about as much as they compute: three processes keep two cores busy.
+JOBS ?= 3
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

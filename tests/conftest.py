@@ -151,3 +151,8 @@ def private_redis() -> Iterator[Callable[[], Redis]]:
             return server
 
         yield new
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the slow tests come first: two processes end at the same time when the last tests are short ones."""
+    items.sort(key=lambda item: item.get_closest_marker("fault") is None)

@@ -486,4 +486,4 @@ def test_jobs_are_always_what_the_model_says(database: Database) -> None:
         pass
 
     Machine.database = database
-    run_state_machine_as_test(Machine, settings=examples(20, 600, steps=40))
+    run_state_machine_as_test(Machine, settings=examples(12, 600, steps=40))
