@@ -250,7 +250,7 @@ def _work_in_process(url: str, seed: int) -> Counter[str]:
 @pytest.mark.postgres
 def test_four_processes_of_two_threads_carry_every_job_to_its_end_once(postgres_url: str) -> None:
     database = Database(postgres_url)
-    job_ids = accept(database, repetitions(250, JOBS))
+    job_ids = accept(database, repetitions(120, JOBS))
     spawn = multiprocessing.get_context("spawn")
     with disturbed(database, job_ids) as owner, ProcessPoolExecutor(4, mp_context=spawn) as pool:
         seen = sum(pool.map(_work_in_process, [postgres_url] * 4, range(0, 40, 10)), Counter[str]())
