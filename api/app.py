@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -15,6 +14,7 @@ from api.preflight import PRELOAD
 from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, series
 from api.services import Services
 from api.telemetry import Measured
+from core import versions
 from core.process import Template
 from core.settings import Settings
 
@@ -38,7 +38,7 @@ def create_app(settings: Settings, *, template: Template | None = None) -> FastA
         title="epochd",
         summary="Training as a service",
         description=DESCRIPTION,
-        version=_version(),
+        version=versions.own(),
         openapi_url=None,  # served by a route, for callers with a key
         docs_url=None,
         redoc_url=None,
@@ -75,10 +75,3 @@ def _guarded() -> APIRouter:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with app.state.services.running():
         yield
-
-
-def _version() -> str:
-    try:
-        return version("epochd")
-    except PackageNotFoundError:  # a checkout that was not installed
-        return "0.0.0"

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.happenings import Happenings
 from api.outage import Outage
+from core import versions
 from core.db import figures, workers
 from core.db.engine import Database
 from core.db.figures import SETTLED_SECONDS
@@ -73,7 +73,7 @@ class Telemetry:
         for result in ("taken", "unanswered"):
             self._rings.labels(result)
         build = Gauge("epochd_build_info", "Always 1; the version is the label.", ["version"], registry=self.registry)
-        build.labels(_version()).set(1)
+        build.labels(versions.own()).set(1)
 
     @contextmanager
     def preflight(self) -> Generator[None]:
@@ -176,13 +176,6 @@ def _free_bytes(settings: Settings) -> Family:
 
 def _existing(place: Path) -> Path:
     return place if place.exists() else _existing(place.parent)
-
-
-def _version() -> str:
-    try:
-        return version("epochd")
-    except PackageNotFoundError:  # a checkout that was not installed
-        return "0"
 
 
 class Measured:

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from core import versions
 from epochd.client import Client
 from epochd.errors import AccessDenied, ClientError, RequestRefused
 from epochd.operating import Finding, Status
@@ -56,7 +56,7 @@ def _ready(client: Client, ready: dict[str, str | None], seconds: float) -> Iter
 
 
 def _version(theirs: str) -> Finding:
-    ours = _ours()
+    ours = versions.own()
     if theirs == ours:
         return _finding("service.version", "ok", f"It runs {theirs}, as this client.", version=theirs)
     advice = "Fine as long as what you use is in both; else install the same version."
@@ -87,10 +87,3 @@ def _queues(workers: list[dict[str, Any]], queues: list[dict[str, Any]]) -> Iter
             yield _finding(
                 f"service.queue.{name}", "error", f"{found}, and no worker serves it.", advice, queued=queued
             )
-
-
-def _ours() -> str:
-    try:
-        return version("epochd")
-    except PackageNotFoundError:  # a checkout that was not installed
-        return "0.0.0"

@@ -10,13 +10,12 @@ import signal
 import socket
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Protocol
 
 import structlog
 
-from core import ids
+from core import ids, versions
 from core.db import migrate
 from core.db.engine import Database
 from core.db.workers import Announcement
@@ -177,18 +176,11 @@ def _announcement(site: Site) -> Announcement:
         name=settings.worker_name or f"{site.host}-{os.getpid()}",
         host=site.host,
         pid=os.getpid(),
-        version=_version(),
+        version=versions.own(),
         queues=settings.queues,
         devices=[device.as_json() for device in site.devices.all],
         slots=settings.slots,
     )
-
-
-def _version() -> str:
-    try:
-        return version("epochd")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.doctor.findings import Finding, error, ok, warning
-from core.doctor.versions import installed, pair, torch_build
+from core.doctor.versions import pair, torch_build
+from core.versions import installed_or_none
 from core.settings import GIB, MIB, Settings
 from core.spec import catalog
 
@@ -22,14 +23,14 @@ def look(settings: Settings) -> Iterator[Finding]:
     """Check versions, limits and GPUs."""
     yield _python()
     build = torch_build()
-    yield judged_torch(installed("torch"), catalog.versions()["torch"])
+    yield judged_torch(installed_or_none("torch"), catalog.versions()["torch"])
     yield _open_files()
     yield from _shared_memory()
     yield _gpus(settings, build)
 
 
 def _python() -> Finding:
-    ours = installed("epochd") or "from a checkout"
+    ours = installed_or_none("epochd") or "from a checkout"
     found = f"Python {platform.python_version()}, epochd {ours}, {os.cpu_count()} cores, {platform.machine()}."
     return ok("machine.python", found, python=platform.python_version(), epochd=ours, cores=os.cpu_count())
 
@@ -39,7 +40,7 @@ def judged_torch(version: str | None, catalogued: str) -> Finding:
     check, wanted = "machine.torch", ".".join(map(str, OLDEST_TORCH))
     if version is None:
         return error(check, "torch is not installed.", f"Install torch {wanted} or newer, and torchvision with it.")
-    numbers = {"torch": version, "torchvision": installed("torchvision"), "catalog": catalogued}
+    numbers = {"torch": version, "torchvision": installed_or_none("torchvision"), "catalog": catalogued}
     if pair(version) < OLDEST_TORCH:
         return error(check, f"torch {version} is too old.", f"Install torch {wanted} or newer.", **numbers)
     if pair(version) != pair(catalogued):

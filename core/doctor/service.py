@@ -7,7 +7,7 @@ from core.db import figures, workers
 from core.db.engine import Database
 from core.db.tables import Worker
 from core.doctor.findings import Finding, error, ok, warning
-from core.doctor.versions import installed
+from core import versions
 
 OVER_SECONDS = 60.0
 """Reapers look every few seconds, and wait for one lease after an outage."""
@@ -38,7 +38,7 @@ def _there(found: Sequence[Worker]) -> Finding:
 
 
 def _versions(found: Sequence[Worker]) -> Finding:
-    ours = installed("epochd") or "0"
+    ours = versions.own()
     others = {worker.name: worker.version for worker in found if worker.version != ours}
     if not others:
         return ok("service.versions", f"All run {ours}, as this program.", ours=ours)

@@ -1,18 +1,9 @@
 """What is installed, read without importing it."""
 
 import ast
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-
-def installed(package: str) -> str | None:
-    """Return the version of an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def torch_build() -> dict[str, Any]:

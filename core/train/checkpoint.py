@@ -23,12 +23,12 @@ import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from core import versions
 from core.faults import hit
 from core.messages import CheckpointRef
 
@@ -109,11 +109,7 @@ class FolderStore:
 
 def header() -> bytes:
     """Return the first line of a checkpoint that is written now."""
-    try:
-        ours = version("epochd")
-    except PackageNotFoundError:
-        ours = "unknown"  # run from a folder that was never installed
-    about = {"format": FORMAT, "version": ours, "torch": torch.__version__}
+    about = {"format": FORMAT, "version": versions.own(), "torch": torch.__version__}
     return MAGIC + json.dumps(about, sort_keys=True).encode() + b"\n"
 
 

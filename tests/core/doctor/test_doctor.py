@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
+from core import versions
 from core.db import migrate, workers
 from core.db.clock import now
 from core.db.engine import Database
 from core.db.tables import Job
-from core.doctor import broker, database, machine, storage, versions
+from core.doctor import broker, database, machine, storage
 from core.doctor.__main__ import examine
 from core.doctor.findings import Finding
+from core.doctor.versions import constants, torch_build
 from core.settings import GIB, Settings
 from tests.core.db import given
 from tests.servers import Redis
@@ -49,7 +51,7 @@ def announced(opened: Database, name: str = "w", *, version: str | None = None) 
         name=name,
         host="h",
         pid=1,
-        version=version or versions.installed("epochd") or "0",
+        version=version or versions.own(),
         queues=["cpu"],
         devices=[],
         slots=2,
@@ -219,8 +221,8 @@ class TestMachine:
 
     def test_torchs_build_is_read_from_its_file(self) -> None:
         source = "from typing import Optional\n__version__ = '2.15.0'\ncuda: Optional[str] = '13.2'\nhip: str = None\n"
-        assert versions.constants(source) == {"__version__": "2.15.0", "cuda": "13.2", "hip": None}
-        assert "cuda" in versions.torch_build()
+        assert constants(source) == {"__version__": "2.15.0", "cuda": "13.2", "hip": None}
+        assert "cuda" in torch_build()
 
 
 def test_wrong_setting_is_named(examined: Examine) -> None:
