@@ -9,9 +9,9 @@ from typing import Any
 
 from core.doctor.findings import Finding, error, ok, warning
 from core.doctor.versions import pair, torch_build
-from core.versions import installed_or_none
 from core.settings import GIB, MIB, Settings
 from core.spec import catalog
+from core.versions import installed_or_none
 
 OLDEST_TORCH = (2, 11)
 FEW_FILES = 1024

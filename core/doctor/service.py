@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from core import versions
 from core.db import figures, workers
 from core.db.engine import Database
 from core.db.tables import Worker
 from core.doctor.findings import Finding, error, ok, warning
-from core import versions
 
 OVER_SECONDS = 60.0
 """Reapers look every few seconds, and wait for one lease after an outage."""
