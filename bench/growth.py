@@ -127,8 +127,7 @@ def prepare(database: Database) -> Side:
             job_id = jobs.create(session, new_job("page"))[0].id
             claim = leases.claim(session, "wk_bench", ["cpu"], host="here")
             assert claim
-            end = {"state": "succeeded", "stop_reason": "completed", "end": AttemptEnd()}
-            leases.finish(session, job_id, claim.fence, **end)
+            leases.finish(session, job_id, claim.fence, state="succeeded", stop_reason="completed", end=AttemptEnd())
         jobs.create(session, new_job("polled"))
         claim = leases.claim(session, "wk_bench", ["cpu"], host="here", lease_seconds=86400)
         assert claim

@@ -25,32 +25,19 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
 from sqlalchemy import func, insert, select
-from typing_extensions import override
 
-from bench.measuring import Postgres, arguments, quantile, ratio, report, times
+from bench.measuring import arguments, quantile, ratio, report, times
+from bench.serving import TINY, Deployment, services
 from core import ids
 from core.db import leases
-from core.db.engine import Database
 from core.db.leases import Checkpoint
 from core.db.tables import Attempt, Job
-from tests.servers import Redis
-from tests.service import ROOT, WITH_US, Service, free_port, wait_until
+from tests.service import WITH_US, free_port, wait_until
 
-SPEC: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"train": {"type": "sklearn.iris"}, "val": {"from": "train", "fraction": 0.2}},
-    "model": {"type": "Sequential", "layers": [{"type": "Linear", "out_features": 3}]},
-    "loss": "CrossEntropyLoss",
-    "optimizer": {"type": "SGD", "lr": 0.1},
-    "epochs": 1,
-    "batch_size": 32,
-    "seed": 1,
-}
 ROW: dict[str, Any] = {
     "train": {"loss": 0.4321, "accuracy": 0.8765}, "val": {"loss": 0.5321, "accuracy": 0.8565},
     "lr": [0.003], "grad_norm": 1.2345, "seconds": 0.1234, "samples_per_second": 10123.4,
@@ -58,7 +45,6 @@ ROW: dict[str, Any] = {
                        "patience": 5, "improved": False, "action": "continue", "reason": None},
 }  # fmt: skip
 ROWS = 200
-AS_DEPLOYED = {"EPOCHD_LEASE_SECONDS": "30", "EPOCHD_HEARTBEAT_SECONDS": "7.5", "EPOCHD_REAP_SECONDS": "5"}
 RIVAL = """
 import sys, uvicorn
 from fastapi import FastAPI, Response
@@ -69,81 +55,6 @@ async def rows() -> Response:
 uvicorn.run(app, port=int(sys.argv[2]), access_log=False, log_level="warning")
 """
 """The least that FastAPI can do: the same bytes from memory, with the same server."""
-DOUBLE = """
-import dataclasses, sys
-from core.process import Template
-from worker import __main__ as worker
-make = worker.make_site
-def make_site(*arguments):
-    return dataclasses.replace(make(*arguments), trainer="trainer_double.train", template=Template(["trainer_double"]))
-worker.make_site = make_site
-sys.exit(worker.main())
-"""
-"""A worker whose trainer writes its files and messages without training."""
-
-
-class Bench(Service):
-    """A service on a database of its own."""
-
-    def __init__(self, folder: Path, url: str, broker: str | None, *, is_double: bool = False) -> None:
-        settings = {**AS_DEPLOYED, "EPOCHD_DATABASE_URL": url}
-        if broker is not None:
-            settings["EPOCHD_BROKER_URL"] = broker
-        if is_double:
-            settings["PYTHONPATH"] = str(ROOT / "tests" / "worker" / "doubles")
-        super().__init__(folder, settings, workers=0)
-        self.is_double = is_double
-        self.database = Database(url)
-
-    @override
-    def start(self, name: str) -> None:
-        if not (self.is_double and name.startswith("worker")):
-            super().start(name)
-            return
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [*WITH_US, sys.executable, "-c", DOUBLE], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    @override
-    def stop(self) -> None:
-        super().stop()
-        self.database.dispose()
-
-    def warm(self) -> dict[str, Any]:
-        """Wait until preflight answers; return a job that it has passed."""
-
-        def passed() -> dict[str, Any] | None:
-            job = self.submit(SPEC)
-            return job if job["resolved_spec"] else None
-
-        return dict(wait_until(passed, pause=0.5))
-
-    def rss(self, name: str) -> float:
-        """Return the resident memory of a process in MiB."""
-        return round(psutil.Process(self.processes[name].pid).memory_info().rss / 2**20, 1)
-
-
-@contextlib.contextmanager
-def services(engine: str, count: int = 1, *, is_double: bool = False) -> Iterator[list[Bench]]:
-    """Start APIs, each with a database and a broker of its own; workers are started by those who need them."""
-    with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="epochd-load-")))
-        is_server = engine == "postgresql"
-        postgres = stack.enter_context(contextlib.closing(Postgres.new())) if is_server else None
-        redis = stack.enter_context(contextlib.closing(Redis.new())) if is_server else None
-        started: list[Bench] = []
-        for number in range(count):
-            folder = root / str(number)
-            folder.mkdir()
-            url = f"sqlite:///{folder / 'epochd.db'}"
-            if postgres is not None:
-                postgres.execute(f"CREATE DATABASE load_{number}")
-                url = postgres.url_of(f"load_{number}")
-            broker = None if redis is None else redis.url_of(number)
-            started.append(stack.enter_context(Bench(folder, url, broker, is_double=is_double)))
-        yield started
 
 
 class Connection:
@@ -206,7 +117,7 @@ def posting(change: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> Act:
     """Return a POST of the tiny spec, changed."""
 
     async def post(connection: Connection) -> int:
-        body = json.dumps(change(SPEC)).encode()
+        body = json.dumps(change(TINY)).encode()
         return (await connection.ask("/v1/jobs", method="POST", body=body))[0]
 
     return post
@@ -229,7 +140,7 @@ async def rate(port: int, act: Act, *, connections: int, seconds: float) -> floa
     return len(found.values[""]) / (time.monotonic() - begun)
 
 
-def fill(service: Bench, job_id: str, waiting: int) -> list[str]:
+def fill(service: Deployment, job_id: str, waiting: int) -> list[str]:
     """Make so many copies of a job that as many wait; return ids of waiting jobs."""
     with service.database.session_scope() as session:
         queued = session.scalar(select(func.count()).where(Job.state == "queued")) or 0
@@ -242,7 +153,7 @@ def fill(service: Bench, job_id: str, waiting: int) -> list[str]:
         return list(session.scalars(select(Job.id).where(Job.state == "queued").order_by(Job.id.desc()).limit(1000)))
 
 
-def claim_gaps(service: Bench, since: Any) -> list[float]:
+def claim_gaps(service: Deployment, since: Any) -> list[float]:
     """Return the seconds between the end of an attempt and the claim of the next by the same slot."""
     with service.database.session_scope(write=False) as session:
         statement = select(Attempt.started_at, Attempt.ended_at).where(Attempt.started_at >= since)
@@ -251,12 +162,12 @@ def claim_gaps(service: Bench, since: Any) -> list[float]:
     return [(after.started_at - before.ended_at).total_seconds() for before, after in pairs if before.ended_at]
 
 
-def now_of(service: Bench) -> Any:
+def now_of(service: Deployment) -> Any:
     with service.database.session_scope(write=False) as session:
         return session.scalar(select(func.max(Attempt.started_at)))
 
 
-def one_round(service: Bench, job_id: str, length: int, asked: argparse.Namespace) -> dict[str, list[float]]:
+def one_round(service: Deployment, job_id: str, length: int, asked: argparse.Namespace) -> dict[str, list[float]]:
     """Train the queue for a while, with pollers and POSTs beside it."""
     job_ids = fill(service, job_id, length)
     service.start("worker-0")
@@ -317,7 +228,7 @@ def rival(body: bytes) -> Iterator[int]:
                 process.terminate()
 
 
-def publish_rows(service: Bench) -> str:
+def publish_rows(service: Deployment) -> str:
     """Give a job its rows; return its id."""
     with service.database.session_scope() as session:
         claim = leases.claim(session, "wk_bench", ["cpu"], host="here", lease_seconds=86400)
@@ -423,14 +334,14 @@ def measure_memory(asked: argparse.Namespace) -> None:
     report("load", rows, engine=asked.engine, trainer="real" if asked.real else "double")
 
 
-async def carried(service: Bench, count: int) -> None:
+async def carried(service: Deployment, count: int) -> None:
     """Post so many jobs and poll each until it has ended, a few at a time."""
     places = asyncio.Semaphore(8)
 
     async def carry() -> None:
         connection = Connection(service.port)
         async with places:
-            body = json.dumps(SPEC).encode()
+            body = json.dumps(TINY).encode()
             _, _, answer = await connection.ask("/v1/jobs", method="POST", body=body)
             path = f"/v1/jobs/{json.loads(answer)['id']}"
             while not json.loads((await connection.ask(path, "Prefer: wait=5"))[2])["is_terminal"]:
@@ -441,7 +352,7 @@ async def carried(service: Bench, count: int) -> None:
     await asyncio.gather(*(carry() for _ in range(count)))
 
 
-def waiting(service: Bench) -> int:
+def waiting(service: Deployment) -> int:
     with service.database.session_scope(write=False) as session:
         return session.scalar(select(func.count()).where(Job.state.in_(("queued", "running")))) or 0
 

@@ -1,28 +1,38 @@
-"""How long a user waits: preflight, and POST to the end of a short job, on a warm embedded service.
+"""How long a user waits: for a report, for the first update, for the end of a short job, for the service itself.
 
-    .venv/bin/python bench/start.py [--jobs 40]
+    .venv/bin/python -m bench.start jobs      [--engine sqlite]   POST to the first update, and to the end of 5 epochs
+    .venv/bin/python -m bench.start many      [--engine sqlite]   jobs per second with two slots
+    .venv/bin/python -m bench.start preflight [--engine sqlite]   of each example
+    .venv/bin/python -m bench.start api       [--engine sqlite]   process start to ready, and its memory
+    .venv/bin/python -m bench.start sets                          mapping a set that was read before
 
-The rival is what a service without a warm template does: a fresh Python process for each job that imports torch and
-trains the same model with a plain loop. Both take turns; medians count.
+A job is digits-early-stopping with 5 epochs. Its rivals do what a service without a warm template does: a fresh Python
+process that imports torch and trains the same model with a plain loop, and the same behind Ray's job submission where
+`.venv-rivals` has Ray. They take turns. The client polls every 2 ms on the same cores: what it sees, a user sees.
+PostgreSQL comes with Redis, as in the compose file; SQLite without, as in `epochd up`.
 """
 
 import argparse
-import json
-import re
+import contextlib
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import psutil
 
-ROOT = Path(__file__).parents[1]
+from bench.measuring import arguments, quantile, report, seconds, times
+from bench.serving import Deployment, services
+from core import datasets
+from core.spec.job import Component
+from tests.service import ROOT, example
+
 EXAMPLES = ("digits-early-stopping", "diabetes-regression", "cnn-augmented", "resnet18-digits")
 FRESH = """
 import torch
@@ -41,77 +51,209 @@ for epoch in range(5):
         loss_fn(model(x[batch]), y[batch]).backward()
         optimizer.step()
 """
-
-
-@contextmanager
-def service() -> Iterator[httpx2.Client]:
-    """Start `epochd up` on a folder of its own; its worker is warm when the block begins."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "epochd", "up", "--port", "0", "--data-dir", folder]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
-            try:
-                assert up.stdout
-                url = next(found[1] for line in up.stdout if (found := re.search(r"ready at (\S+)", line)))
-                with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:
-                    finish(client, short())
-                    yield client
-            finally:
-                up.terminate()
-                up.communicate()
-
-
-def example(name: str) -> dict[str, Any]:
-    return dict(json.loads((ROOT / "examples" / f"{name}.json").read_text()))
+RAY = """
+import sys, time
+import ray
+from ray.job_submission import JobStatus, JobSubmissionClient
+ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False)
+client = JobSubmissionClient("http://" + ray.get_runtime_context().worker.node.address_info["webui_url"])
+print("ready", flush=True)
+for line in sys.stdin:
+    begun = time.perf_counter()
+    environment = {"env_vars": {"FRESH": sys.argv[2]}}
+    job = client.submit_job(entrypoint=f"{sys.argv[1]} -c \\"$FRESH\\"", runtime_env=environment)
+    while client.get_job_status(job) not in {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}:
+        time.sleep(0.05)
+    assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
+    print(time.perf_counter() - begun, flush=True)
+"""
+RAYS_PYTHON = ROOT / ".venv-rivals" / "bin" / "python"
+LOOK_SECONDS = 0.002
 
 
 def short() -> dict[str, Any]:
-    """The digits job with 5 epochs."""
+    """Return the digits job with 5 epochs and nothing that ends it earlier."""
     spec = example("digits-early-stopping") | {"epochs": 5}
     del spec["early_stopping"]
     return spec
 
 
-def finish(client: httpx2.Client, spec: dict[str, Any]) -> None:
-    job = client.post("/v1/jobs", json=spec).raise_for_status().json()
+def follow(service: Deployment, spec: dict[str, Any]) -> tuple[float, float]:
+    """Post a job; return the seconds until its first update was seen, and until its end."""
+    begun = time.perf_counter()
+    job, first = service.submit(spec), None
     while not job["is_terminal"]:
-        job = client.get(f"/v1/jobs/{job['id']}").raise_for_status().json()
-        time.sleep(0.005)
+        time.sleep(LOOK_SECONDS)
+        job = service.job(job["id"])
+        if first is None and (job["progress"] or {}).get("step"):
+            first = time.perf_counter() - begun
+    whole = time.perf_counter() - begun
     if job["status"] != "succeeded":
         raise RuntimeError(job["error"])
+    return whole if first is None else first, whole
 
 
-def seconds(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    action()
-    return time.perf_counter() - begun
+@contextlib.contextmanager
+def warm(engine: str, slots: int = 1) -> Iterator[Deployment]:
+    """Start a service with a worker that has trained."""
+    with services(engine) as (service,):
+        service.environment["EPOCHD_SLOTS"] = str(slots)
+        service.warm()
+        service.start("worker-0")
+        for _ in range(3):
+            follow(service, short())
+        yield service
 
 
-def row(name: str, values: list[float]) -> dict[str, Any]:
-    ordered = sorted(values)
-    p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
-    return {"what": name, "runs": len(values), "p50": round(statistics.median(values), 4), "p99": round(p99, 4)}
+@contextlib.contextmanager
+def ray_submission() -> Iterator[Callable[[], float] | None]:
+    """Start Ray; yield what submits the fresh process to it and returns the seconds, None where there is no Ray."""
+    has_ray = (
+        RAYS_PYTHON.exists()
+        and not subprocess.run(
+            [RAYS_PYTHON, "-c", "import ray.job_submission"], capture_output=True, check=False
+        ).returncode
+    )
+    if not has_ray:
+        yield None
+        return
+    command = [str(RAYS_PYTHON), "-c", RAY, sys.executable, FRESH]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ray:
+        asked, told = ray.stdin, ray.stdout
+        assert asked is not None
+        assert told is not None
+        try:
+            while told.readline() not in {"ready\n", ""}:
+                pass
+
+            def submit() -> float:
+                asked.write("\n")
+                asked.flush()
+                return float(told.readline())
+
+            yield submit
+        finally:
+            ray.terminate()
+
+
+def measure_jobs(asked: argparse.Namespace) -> None:
+    count, every = (6, 3) if asked.quick else (asked.jobs, max(1, asked.jobs // 5))
+    fresh = [sys.executable, "-c", FRESH]
+    ours: list[tuple[float, float]] = []
+    theirs: dict[str, list[float]] = {"a fresh process, the same training": []}
+    with warm(asked.engine) as service, ray_submission() as submit:
+        for number in range(count):
+            ours.append(follow(service, short()))
+            if number % every == 0:
+                theirs["a fresh process, the same training"].append(seconds(lambda: subprocess.run(fresh, check=True)))
+                if submit is not None:
+                    theirs.setdefault("the same, submitted to Ray", []).append(submit())
+    first, whole = zip(*ours, strict=True)
+    rows = [
+        {"what": "POST to the first update", **times([first])},
+        {"what": "POST to terminal", **times([whole])},
+        *(
+            {"what": name, **times([values]), "by ours": round(statistics.median(values) / statistics.median(whole), 1)}
+            for name, values in theirs.items()
+        ),
+    ]
+    report("start", rows, engine=asked.engine)
+
+
+def measure_many(asked: argparse.Namespace) -> None:
+    count = 12 if asked.quick else 200
+    with warm(asked.engine, slots=2) as service:
+        begun = time.perf_counter()
+        ids = [service.submit(short())["id"] for _ in range(count)]
+        posted = time.perf_counter() - begun
+        private: list[float] = []
+        while not all(service.job(job_id)["is_terminal"] for job_id in ids[-2:]):
+            private += private_mib(service)
+            time.sleep(0.2)
+        for job_id in ids:
+            assert service.finish(job_id)["status"] == "succeeded"
+        whole = time.perf_counter() - begun
+    row = {
+        "jobs": count,
+        "posted in s": round(posted, 1),
+        "done in s": round(whole, 1),
+        "jobs_per_second": round(count / whole, 2),
+        "trainer, private MiB, p50": round(quantile(private, 0.5), 1),
+        "most": round(max(private), 1),
+    }
+    report("start", [row], engine=asked.engine, slots=2)
+
+
+def private_mib(service: Deployment) -> list[float]:
+    """Return the memory that each trainer shares with nobody, not even with its template."""
+    found: list[float] = []
+    for template in psutil.Process(service.processes["worker-0"].pid).children():
+        for trainer in template.children():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                found.append(trainer.memory_full_info().uss / 2**20)
+    return found
+
+
+def measure_preflight(asked: argparse.Namespace) -> None:
+    values: dict[str, list[float]] = {name: [] for name in EXAMPLES}
+    with services(asked.engine) as (service,):
+        service.warm()
+        for number in range(5 if asked.quick else 100):
+            for name in EXAMPLES:
+                spec = example(name) | {"seed": number}  # a spec that passed a moment ago is not built again
+                ask = partial(service.client.post, "/v1/preflight", json=spec)
+                values[name].append(seconds(ask))
+                assert ask().json()["ok"]
+    report("start", [{"what": name, **times([found])} for name, found in values.items()], engine=asked.engine)
+
+
+def measure_api(asked: argparse.Namespace) -> None:
+    started: list[float] = []
+    resident: list[float] = []
+    with services(asked.engine) as (service,):
+        service.warm()
+        for _ in range(2 if asked.quick else 7):
+            service.processes["api"].terminate()
+            service.processes["api"].wait(60)
+            begun = time.perf_counter()
+            service.start("api")
+            service.wait_ready()
+            started.append(time.perf_counter() - begun)
+            service.warm()
+            resident.append(service.rss("api"))
+    row = {"what": "process start to ready", **times([started]), "resident MiB": statistics.median(resident)}
+    report("start", [row], engine=asked.engine)
+
+
+def measure_sets(asked: argparse.Namespace) -> None:
+
+    folder = ROOT.parent / "shared" / "data"
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as caches:
+        for name in ("sklearn.digits", "torchvision.MNIST"):
+            source = Component(type=name)
+            load = partial(datasets.load, source, datasets_dir=folder, cache_dir=Path(caches), uploads={})
+            if name == "torchvision.MNIST" and not (folder / "MNIST").exists():
+                continue
+            first = seconds(load)
+            again = [seconds(load) for _ in range(3 if asked.quick else 50)]
+            rows.append({"what": name, "first ms": round(1000 * first, 1), **times([again])})
+    report("start", rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=40)
-    jobs = parser.parse_args().jobs
-    fresh = [sys.executable, "-c", FRESH]
-    ours: list[float] = []
-    theirs: list[float] = []
-    rows: list[dict[str, Any]] = []
-    with service() as client:
-        for number in range(jobs):
-            ours.append(seconds(lambda: finish(client, short())))
-            if number % 8 == 0:
-                theirs.append(seconds(lambda: subprocess.run(fresh, check=True)))
-        for name in EXAMPLES:
-            check = partial(client.post, "/v1/preflight", json=example(name))
-            rows.append(row(f"preflight {name}", [seconds(check) for _ in range(20)]))
-    rows += [row("POST to terminal, digits, 5 epochs", ours), row("fresh process, same training", theirs)]
-    ratio = statistics.median(theirs) / statistics.median(ours)
-    print(json.dumps({"rows": rows, "fresh_process_over_ours": round(ratio, 1)}, indent=2))
+    parser = arguments(__doc__)
+    measures = {
+        "jobs": measure_jobs, "many": measure_many, "preflight": measure_preflight, "api": measure_api,
+        "sets": measure_sets,
+    }  # fmt: skip
+    parser.add_argument("what", choices=measures)
+    parser.add_argument("--engine", choices=("postgresql", "sqlite"), default="sqlite")
+    parser.add_argument("--jobs", type=int, default=100)
+    asked = parser.parse_args()
+    measures[asked.what](asked)
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()
