@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import AutoAugmentPolicy, InterpolationMode
 
 from core.spec.chance import BY_CHANCE, BY_ELEMENT, NESTING, NOTHING_TO_DO, is_random
 from core.spec.job import Component
+from core.train.build.augmentation import EachSample
 from core.train.components import component_of, torch_arguments
 
 Apply = Callable[[Tensor], Tensor]
@@ -67,10 +68,10 @@ def step(component: Component) -> Apply:
         return _ByChance(make(component_of({**arguments, "type": name, "p": 1.0})), float(arguments.get("p", 0.5)))
     if not is_random(component) or name in BY_ELEMENT:
         return make(component)
-    return _BySample(make(component))
+    return EachSample(make(component))
 
 
-def make(component: Component) -> Apply:
+def make(component: Component) -> v2.Transform:
     """Build torchvision's object.
 
     Raises:
@@ -107,13 +108,3 @@ class _ByChance:
         is_taken = torch.rand(len(batch)) < self.p
         at = is_taken.to(batch.device).reshape(-1, *[1] * (batch.ndim - 1))
         return torch.where(at, self.always(batch), batch)
-
-
-class _BySample:
-    """A transform that draws once per call: called for each sample."""
-
-    def __init__(self, transform: Apply) -> None:
-        self.transform = transform
-
-    def __call__(self, batch: Tensor) -> Tensor:
-        return torch.stack([self.transform(sample) for sample in batch])
