@@ -1,5 +1,6 @@
 """From a spec and its sets to a trainer that is ready to start."""
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -19,6 +20,7 @@ from core.train.failures import refuse
 from core.train.feeding import Feed
 from core.train.journal import Journal
 from core.train.judging import Best, Judge
+from core.train.keeping import Shelf
 from core.train.phases import Phases
 from core.train.plan import Plan
 from core.train.probing import Probe
@@ -27,6 +29,7 @@ from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
 from core.train.sets import Sets
 from core.train.stopping import StopRules
+from core.train.tape import MIN_UPDATES
 from core.train.task import Task, losses_of
 from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
@@ -79,6 +82,7 @@ def assemble(
         for split in ("train", "eval")
     }
     loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device)).to(device)
+    steps = min(spec.epochs * updates_per_epoch, spec.max_steps or math.inf)
     updater = Updater(
         model=cast("Callable[[Tensor], Tensor]", torch.compile(model)) if spec.compile is True else model,
         loss_fn=loss_fn,
@@ -89,6 +93,7 @@ def assemble(
         device=device,
         scores=scores["train"],
         phases=Phases(is_on=spec.profile, device=device),
+        is_taped=steps >= MIN_UPDATES,
     )
     plan = Plan(
         epochs=spec.epochs,
@@ -179,11 +184,14 @@ def _schedule(spec: JobSpec, optimizer: torch.optim.Optimizer, updates_per_epoch
 
 
 def _judge(spec: JobSpec, *, has_val: bool) -> Judge:
-    early = spec.early_stopping
-    if early is None:
-        return Judge(None, rules_of(spec), Best("val_loss" if has_val else "train_loss", "min"))
-    mode = early.mode or mode_of(early.monitor) or "min"
-    return Judge(EarlyStopper(early, mode), rules_of(spec), Best(early.monitor, mode))
+    early, stopper = spec.early_stopping, None
+    best = Best("val_loss" if has_val else "train_loss", "min")
+    if early is not None:
+        mode = early.mode or mode_of(early.monitor) or "min"
+        stopper, best = EarlyStopper(early, mode), Best(early.monitor, mode)
+    kept, every = spec.checkpoints, spec.checkpoints.every
+    shelf = Shelf(kept.keep_best, kept.keep_last, every=1 if isinstance(every, str) else every.epochs, sign=best.sign)
+    return Judge(stopper, rules_of(spec), best, shelf)
 
 
 def _average(spec: JobSpec, model: nn.Module) -> WeightAverage | None:

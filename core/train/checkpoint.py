@@ -2,7 +2,7 @@
 
 A file is a line of text, the header, and behind it what `torch.save` wrote::
 
-    epochd-checkpoint {"format": 2, "torch": "2.15.0", "version": "0.1.0"}
+    epochd-checkpoint {"format": 3, "torch": "2.15.0", "version": "0.1.0"}
 
 The header can be read by every later and earlier version, before anything is unpickled. Files of format 1 have none.
 
@@ -32,7 +32,7 @@ from core import versions
 from core.faults import hit
 from core.messages import CheckpointRef
 
-FORMAT = 2
+FORMAT = 3
 """Of the files that are written here. Whoever raises it adds to `UPGRADES` and runs tests/fixtures/make_checkpoint."""
 MAGIC = b"epochd-checkpoint "
 MAX_HEADER_BYTES = 4096
@@ -121,7 +121,14 @@ def from_format_1(state: State) -> State:
     return {**{name: part for name, part in state.items() if name != "format"}, "diagnoser": unseen}
 
 
-UPGRADES: Mapping[int, Callable[[State], State]] = {1: from_format_1}
+def from_format_2(state: State) -> State:
+    """Return the state of format 2, which kept the best weights only, and not when they were judged."""
+    judge = state["judge"]
+    best = {**judge["best"], "step": None}
+    return {**state, "judge": {**judge, "best": best, "shelf": {"next_best": [], "latest": []}}}
+
+
+UPGRADES: Mapping[int, Callable[[State], State]] = {1: from_format_1, 2: from_format_2}
 """From each older format to the one after it."""
 
 
@@ -155,8 +162,8 @@ def _parsed(data: bytes) -> State:
         )
     with fitting("what is in it does not fit together"):
         state = _unpickled(data, size)
-    for older in range(number, FORMAT):
-        state = UPGRADES[older](state)
+        for older in range(number, FORMAT):
+            state = UPGRADES[older](state)
     return state
 
 

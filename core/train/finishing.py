@@ -9,6 +9,7 @@ from core.train.export import FORMAT, write_json, write_weights
 from core.train.failures import DIVERGED, NOT_FINITE
 from core.train.feeding import Feed
 from core.train.journal import with_finite_numbers
+from core.train.keeping import Weights
 from core.train.sets import Sets
 from core.train.task import Task
 from core.train.trainer import Trainer
@@ -29,7 +30,9 @@ def finish(
     """Return the last message of a training that ended by itself.
 
     `model.safetensors` holds the best weights (the last ones where `restore_best` is off), `last.safetensors` the
-    last ones; both are the averaged weights where the spec asks for an average.
+    last ones; all are the averaged weights where the spec asks for an average. `checkpoints.keep_best` adds
+    `best-2.safetensors` and so on (`best-1` too where the best ones were not restored), `keep_last` adds
+    `last-2.safetensors`, the one before the last.
     """
     seconds = trainer.watch.active_seconds
     if stop_reason == "non_finite":
@@ -50,9 +53,11 @@ def finish(
         model.load_state_dict(weights)
         test_metrics = with_finite_numbers(trainer.evaluator(model, feed.test))
     trainer.watch.enter("saving")
+    kept, others = _kept(trainer, is_restored=is_restored)
     artifacts = [
         write_weights(folder, "model.safetensors", weights),
         write_weights(folder, "last.safetensors", last),
+        *(write_weights(folder, name, copy) for name, copy in others.items()),
         write_json(folder, "spec.json", resolved),
     ]
     manifest = {
@@ -64,6 +69,7 @@ def finish(
         "best": best.as_message(),
         "test_metrics": test_metrics,
         "is_best_restored": is_restored,
+        "kept": kept,
         "input_shape": list(feed.sample_shape),
         "data": {
             "kind": sets.source.kind,
@@ -87,3 +93,28 @@ def finish(
         test_metrics=test_metrics,
         active_seconds=trainer.watch.active_seconds,
     )
+
+
+def _kept(trainer: Trainer, *, is_restored: bool) -> tuple[dict[str, Any], dict[str, Weights]]:
+    """Return what the manifest says of the weights that were kept, the best and the newest first, and their files.
+
+    Files of the best and the last weights themselves are not among them.
+    """
+    best, shelf, at = trainer.judge.best, trainer.judge.shelf, trainer.at
+    files: dict[str, Weights] = {}
+    about_best: list[dict[str, Any]] = []
+    if best.weights and (is_restored or shelf.keep_best > 1):
+        name = "model.safetensors" if is_restored else "best-1.safetensors"
+        about_best.append({"file": name, "epoch": best.epoch, "step": best.step, "value": best.value})
+        if not is_restored:
+            files[name] = best.weights
+    for rank, copy in enumerate(shelf.next_best, start=2):
+        name = f"best-{rank}.safetensors"
+        files[name] = copy.weights
+        about_best.append({"file": name, "epoch": copy.epoch, "step": copy.step, "value": copy.value})
+    about_last: list[dict[str, Any]] = [{"file": "last.safetensors", "epoch": at.epoch, "step": at.step}]
+    for place, copy in enumerate(shelf.before(at.step), start=2):
+        name = f"last-{place}.safetensors"
+        files[name] = copy.weights
+        about_last.append({"file": name, "epoch": copy.epoch, "step": copy.step})
+    return {"best": about_best, "last": about_last}, files

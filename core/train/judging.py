@@ -1,5 +1,6 @@
 """Looks at what was just measured: keeps the best weights, and says when to stop."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from core.messages import StopReason
 from core.train.early_stopping import Check, EarlyStopper, Mode
+from core.train.keeping import Shelf
 from core.train.stopping import StopRules
 
 ENDS: dict[str, StopReason] = {
@@ -27,6 +29,8 @@ class Best:
         self.sign = 1.0 if mode == "max" else -1.0
         self.value: float | None = None
         self.epoch: int | None = None
+        self.step: int | None = None
+        """Updates before it was judged; none where an older version kept it."""
         self.weights: dict[str, Tensor] = {}
 
     def is_beaten_by(self, value: float) -> bool:
@@ -35,9 +39,9 @@ class Best:
         return is_finite and (self.value is None or self.sign * value > self.sign * self.value)
 
     @torch.no_grad()
-    def keep(self, value: float, epoch: int, model: nn.Module) -> None:
+    def keep(self, value: float, epoch: int, step: int, model: nn.Module) -> None:
         """Copy the weights of `model`; later ones reuse the memory of the first."""
-        self.value, self.epoch = value, epoch
+        self.value, self.epoch, self.step = value, epoch, step
         for name, tensor in model.state_dict().items():
             if name in self.weights:
                 self.weights[name].copy_(tensor)
@@ -51,27 +55,27 @@ class Best:
         return {"epoch": self.epoch, "monitor": self.monitor, "value": self.value}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return value, epoch and weights, for the checkpoint."""
-        return {"value": self.value, "epoch": self.epoch, "weights": self.weights}
+        """Return value, epoch, step and weights, for the checkpoint."""
+        return {"value": self.value, "epoch": self.epoch, "step": self.step, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on where `state` was taken."""
-        self.value, self.epoch = state["value"], state["epoch"]
+        self.value, self.epoch, self.step = state["value"], state["epoch"], state["step"]
         self.weights = {name: weight.to(device) for name, weight in state["weights"].items()}
 
 
 class Judge:
-    """Early stopping, `stop_when` and the best weights, asked after every validation and every epoch."""
+    """Early stopping, `stop_when` and the weights that are kept, asked after every validation and every epoch."""
 
-    def __init__(self, stopper: EarlyStopper | None, rules: StopRules, best: Best) -> None:
-        self.stopper, self.rules, self.best = stopper, rules, best
+    def __init__(self, stopper: EarlyStopper | None, rules: StopRules, best: Best, shelf: Shelf | None = None) -> None:
+        self.stopper, self.rules, self.best, self.shelf = stopper, rules, best, shelf or Shelf()
         self.last_check: Check | None = None
         self.decisions: list[dict[str, Any]] = []
         """Of the epoch that runs."""
 
     def check(self, metrics: Mapping[str, float], epoch: int, step: int, model: nn.Module) -> StopReason | None:
         """Judge fresh `metrics` (by monitor name) of `model`; return why to stop, None to go on."""
-        self._keep_best(metrics, epoch, model)
+        self._keep_best(metrics, epoch, step, model)
         reason = self._check_early(metrics, epoch, step, model)
         if reason is not None:
             return reason
@@ -81,10 +85,20 @@ class Judge:
         self.decisions.append(stop.decision)
         return stop.reason
 
-    def _keep_best(self, metrics: Mapping[str, float], epoch: int, model: nn.Module) -> None:
+    def _keep_best(self, metrics: Mapping[str, float], epoch: int, step: int, model: nn.Module) -> None:
         value = metrics.get(self.best.monitor)
-        if self.stopper is None and value is not None and self.best.is_beaten_by(value):
-            self.best.keep(value, epoch, model)
+        if self.stopper is None and value is not None:
+            self._keep(value, epoch, step, model, is_best=self.best.is_beaten_by(value))
+
+    def _keep(self, value: float, epoch: int, step: int, model: nn.Module, *, is_best: bool) -> None:
+        """Keep weights as the best, which may make the best so far the next best, or among the next best."""
+        best = self.best
+        if is_best:
+            if best.value is not None and best.epoch is not None:
+                self.shelf.offer(best.weights, value=best.value, epoch=best.epoch, step=best.step or 0)
+            best.keep(value, epoch, step, model)
+        elif math.isfinite(value):
+            self.shelf.offer(model.state_dict(), value=value, epoch=epoch, step=step)
 
     def _check_early(self, metrics: Mapping[str, float], epoch: int, step: int, model: nn.Module) -> StopReason | None:
         if self.stopper is None or self.stopper.spec.monitor not in metrics:
@@ -92,8 +106,7 @@ class Judge:
         check = self.stopper.check(metrics[self.stopper.spec.monitor], epoch)
         self.last_check = check
         self.decisions.append(check.as_decision(step))
-        if check.improved:
-            self.best.keep(check.value, epoch, model)
+        self._keep(check.value, epoch, step, model, is_best=check.improved)
         if check.action == "continue":
             return None
         return "non_finite" if check.reason == "not_finite" and check.best is None else ENDS[check.reason]
@@ -104,8 +117,9 @@ class Judge:
         if self.stopper is not None:
             self.stopper.lr_was_cut()
 
-    def end_epoch(self) -> list[dict[str, Any]]:
-        """Hand over the decisions of the epoch, and begin the next."""
+    def end_epoch(self, epoch: int, step: int, model: nn.Module) -> list[dict[str, Any]]:
+        """Hand over the decisions of the epoch, and begin the next; `model` is what it ended with."""
+        self.shelf.end_epoch(model, epoch=epoch, step=step)
         decisions = list(self.decisions)
         self.decisions.clear()
         self.last_check = None
@@ -117,6 +131,7 @@ class Judge:
             "stopper": self.stopper.state_dict() if self.stopper else None,
             "rules": self.rules.state_dict(),
             "best": self.best.state_dict(),
+            "shelf": self.shelf.state_dict(),
             "decisions": [dict(decision) for decision in self.decisions],
             "last_check": {name: getattr(self.last_check, name) for name in Check.__slots__}
             if self.last_check
@@ -129,5 +144,6 @@ class Judge:
             self.stopper.load_state_dict(state["stopper"])
         self.rules.load_state_dict(state["rules"])
         self.best.load_state_dict(state["best"], device)
+        self.shelf.load_state_dict(state["shelf"])
         self.decisions = list(state["decisions"])
         self.last_check = Check(**state["last_check"]) if state["last_check"] else None

@@ -125,7 +125,8 @@ class Trainer:
             row["profile"] = profile
         self.at.stop_reason = self._end(epoch, train["loss"])
         self._turn_page()
-        self.journal.add(row, [*self.judge.end_epoch(), *self._diagnoses(row)])
+        decisions = self.judge.end_epoch(epoch, self.at.step, self.judged_model)
+        self.journal.add(row, [*decisions, *self._diagnoses(row)])
         if self.at.stop_reason is not None or self.journal.is_due(epoch):
             self.save()
 

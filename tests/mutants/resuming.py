@@ -166,6 +166,12 @@ RESTORED = (
         file="core/train/judging.py",
     ),
     _not_restored(
+        "kept-weights",
+        "        self.shelf.load_state_dict(",
+        "tests/core/train/test_keeping.py::test_a_killed_job_leaves_the_weights_of_an_undisturbed_one",
+        file="core/train/judging.py",
+    ),
+    _not_restored(
         "decisions-of-the-epoch",
         '        self.decisions = list(state["decisions"])\n',
         f"{VALIDATED}[4]",

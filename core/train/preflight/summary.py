@@ -53,6 +53,8 @@ def _memory_bytes(spec: JobSpec, inferred: Inferred, counts: Counts, form: Form,
     if spec.optimizer.type in ("SGD", "RMSprop") and spec.optimizer.arguments.get("momentum"):
         states += 1
     copies = 1 + bool(spec.ema or spec.swa) + 1  # the model, its average, the best so far
+    kept = spec.checkpoints
+    copies += kept.keep_best - 1 + (kept.keep_last if kept.keep_last > 1 else 0)
     weights = copies * total + (1 + states) * trained
     batch = min(counts.batch_size, max(1, counts.train))
     activations = sum(_size(row.output_shape) for row in inferred.layers) + _size(form.shape)
