@@ -7,6 +7,7 @@ from typing import Any
 from core.errors import Issue
 from core.spec import aliases, catalog
 from core.spec.catalog import Entry, Schema
+from core.spec.job import MAX_NAME
 from core.spec.matching import mismatches
 from core.spec.nearest import nearest
 from core.spec.pointer import join
@@ -17,20 +18,20 @@ MAX_LAYERS = 2_000
 MAX_NESTING = 20
 """Components within each other."""
 
-_PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("data_sources", ("data", "train")),
-    ("data_sources", ("data", "val")),
-    ("data_sources", ("data", "test")),
-    ("preprocess", ("data", "preprocess")),
-    ("transforms", ("data", "transforms", "train")),
-    ("transforms", ("data", "transforms", "eval")),
-    ("models", ("model",)),
-    ("losses", ("loss",)),
-    ("optimizers", ("optimizer",)),
-    ("lr_schedulers", ("lr_scheduler",)),
-    ("metrics", ("metrics",)),
+_PLACES: tuple[tuple[str, tuple[str, ...], tuple[type, ...]], ...] = (
+    ("data_sources", ("data", "train"), (str, dict)),
+    ("data_sources", ("data", "val"), (str, dict)),
+    ("data_sources", ("data", "test"), (str, dict)),
+    ("preprocess", ("data", "preprocess"), (list,)),
+    ("transforms", ("data", "transforms", "train"), (list,)),
+    ("transforms", ("data", "transforms", "eval"), (list,)),
+    ("models", ("model",), (str, dict)),
+    ("losses", ("loss",), (str, dict, list)),
+    ("optimizers", ("optimizer",), (str, dict)),
+    ("lr_schedulers", ("lr_scheduler",), (str, dict)),
+    ("metrics", ("metrics",), (list,)),
 )
-"""Where a spec has components, and of which kind; each one or a list of them."""
+"""Where a spec has components, of which kind, and whether it is one (a name or an object) or a list of them."""
 
 
 def check(body: Any) -> Iterator[Issue]:
@@ -38,11 +39,13 @@ def check(body: Any) -> Iterator[Issue]:
 
     The places themselves may be malformed (that is for `core.spec.structure` to say); they are passed over then.
     """
-    for kind, path in _PLACES:
+    for kind, path, types in _PLACES:
         value = body
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         pointer = join("", *path)
+        if not isinstance(value, types):
+            continue
         if not isinstance(value, list):
             yield from _place(value, kind, pointer)
             continue
@@ -52,9 +55,9 @@ def check(body: Any) -> Iterator[Issue]:
 
 
 def _place(value: Any, kind: str, pointer: str, also: tuple[str, ...] = ()) -> Iterator[Issue]:
-    is_named = isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("type"), str))
+    name = value.get("type") if isinstance(value, dict) else value
     is_split = kind == "data_sources" and isinstance(value, dict) and "from" in value
-    if is_named and not is_split:
+    if isinstance(name, str) and 0 < len(name) <= MAX_NAME and not is_split:
         yield from _Walk().component(value, kind, pointer, also)
 
 

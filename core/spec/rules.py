@@ -5,7 +5,7 @@ from typing import Any
 
 from core.errors import Issue
 from core.spec import catalog
-from core.spec.job import Component, DataSplit, JobSpec, Mode, StopWhen
+from core.spec.job import Component, DataSplit, EarlyStopping, JobSpec, Mode, StopWhen, ValidateEvery
 from core.spec.pointer import join
 from core.spec.wording import quoted, replace
 
@@ -33,6 +33,7 @@ def violations(spec: JobSpec) -> Iterator[Issue]:
     yield from _clipping(spec)
     yield from _validation(spec)
     yield from _stopping(spec)
+    yield from _devices(spec)
     if spec.swa and spec.swa.start_epoch > spec.epochs:
         detail = f"SWA starts at epoch {spec.swa.start_epoch}, after the last one ({spec.epochs})."
         yield Issue("/swa/start_epoch", "never_reached", detail)
@@ -40,17 +41,37 @@ def violations(spec: JobSpec) -> Iterator[Issue]:
 
 def warnings(spec: JobSpec) -> list[Issue]:
     """Return what is allowed but probably not meant; nothing here stops a job."""
-    return [*_double_decay(spec), *_patience(spec), *_not_yet(spec)]
+    return [*_double_decay(spec), *_patience(spec), *_idle(spec), *_not_yet(spec)]
 
 
 def _not_yet(spec: JobSpec) -> Iterator[Issue]:
     """Name what a spec may say but this version does not do."""
-    for name, kept in (("keep_best", spec.checkpoints.keep_best), ("keep_last", spec.checkpoints.keep_last)):
-        if kept > 1:
-            detail = "This version keeps the best checkpoint and the last two, whatever is asked for."
-            yield Issue(join("/checkpoints", name), "no_effect", detail)
     if spec.execution.gpus > 1:
         yield Issue("/execution/gpus", "no_effect", "This version trains on one GPU.")
+
+
+def _idle(spec: JobSpec) -> Iterator[Issue]:
+    """Name what changes nothing beside the other fields."""
+    clipping, penalty, early = spec.gradient_clipping, spec.regularization, spec.early_stopping
+    plateau = spec.lr_scheduler is not None and spec.lr_scheduler.type == "ReduceLROnPlateau"
+    found = {
+        "/gradient_clipping/norm_type": (
+            clipping is not None and clipping.max_norm is None and clipping.norm_type != 2,
+            "Clipping by value takes no norm.",
+        ),
+        "/regularization": (penalty is not None and penalty.l1 == penalty.l2 == 0, "Neither l1 nor l2 is above 0."),
+        "/validate_every": (
+            spec.data.val is None and spec.validate_every != ValidateEvery(epochs=1),
+            "There is no validation set (data.val).",
+        ),
+        "/early_stopping/cooldown": (
+            early is not None and early.cooldown > 0 and not plateau,
+            "Only ReduceLROnPlateau cuts the rate in a way that a cooldown follows.",
+        ),
+    }
+    for pointer, (is_idle, detail) in found.items():
+        if is_idle:
+            yield Issue(pointer, "no_effect", detail)
 
 
 def _splits(spec: JobSpec) -> Iterator[Issue]:
@@ -95,10 +116,27 @@ def _stopping(spec: JobSpec) -> Iterator[Issue]:
     if early and early.mode is None and mode_of(early.monitor) is None:
         detail = f"Whether less or more of {quoted(early.monitor)} is better is not known."
         yield Issue("/early_stopping/mode", "missing", detail, hint='Give "mode": "min" or "max".')
+    elif early:
+        yield from _thresholds(early, early.mode or mode_of(early.monitor))
     for pointer, condition in _conditions(spec):
         if condition.below is None and condition.above is None and condition.converged is None:
             detail = 'A condition needs at least one of "below", "above" and "converged".'
             yield Issue(pointer, "at_least_one", detail)
+
+
+def _thresholds(early: EarlyStopping, mode: Mode | None) -> Iterator[Issue]:
+    good, hopeless = early.stopping_threshold, early.divergence_threshold
+    if good is None or hopeless is None:
+        return
+    if (hopeless < good) if mode == "min" else (hopeless > good):
+        detail = f"What is good enough ({good:g}) is worse than what is hopeless ({hopeless:g}) where {mode} is better."
+        yield Issue("/early_stopping/divergence_threshold", "contradicts", detail)
+
+
+def _devices(spec: JobSpec) -> Iterator[Issue]:
+    if spec.execution.device == "cpu" and spec.execution.gpus > 1:
+        detail = f"A job on the CPU takes no {spec.execution.gpus} GPUs."
+        yield Issue("/execution/gpus", "contradicts", detail, fix=({"op": "remove", "path": "/execution/gpus"},))
 
 
 def _conditions(spec: JobSpec) -> Iterator[tuple[str, StopWhen]]:
@@ -125,6 +163,11 @@ def _patience(spec: JobSpec) -> Iterator[Issue]:
     if early and spec.validate_every.steps is None and early.patience + early.start_from_epoch >= spec.epochs:
         detail = f"Early stopping cannot act within {spec.epochs} epochs with a patience of {early.patience}."
         yield Issue("/early_stopping", "never_reached", detail)
+    for pointer, condition in _conditions(spec):
+        window = condition.converged.window if condition.converged else 0
+        if window > spec.epochs and spec.validate_every.steps is None:
+            detail = f"{spec.epochs} epochs give fewer values than the window of {window}."
+            yield Issue(join(pointer, "converged", "window"), "never_reached", detail)
 
 
 def _argument(component: Component, kind: str, name: str) -> Any:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from core.errors import Issue
 from core.spec import aliases, job
 from core.spec.nearest import nearest
+from core.spec.parts import parts
 from core.spec.pointer import join
 from core.spec.wording import not_allowed, out_of_range, quoted, unknown, wrong_type
 
@@ -36,25 +37,7 @@ RULES = {
 }
 """pydantic's error type to what the value breaks."""
 
-PARTS: dict[tuple[str, ...], type[BaseModel]] = {
-    (): job.JobSpec,
-    ("data",): job.Data,
-    ("data", "val"): job.DataSplit,
-    ("data", "test"): job.DataSplit,
-    ("data", "columns"): job.Columns,
-    ("data", "transforms"): job.Transforms,
-    ("regularization",): job.Regularization,
-    ("gradient_clipping",): job.GradientClipping,
-    ("ema",): job.Ema,
-    ("swa",): job.Swa,
-    ("early_stopping",): job.EarlyStopping,
-    ("stop_when",): job.StopWhen,
-    ("stop_when", "converged"): job.Converged,
-    ("validate_every",): job.ValidateEvery,
-    ("checkpoints",): job.Checkpoints,
-    ("checkpoints", "every"): job.CheckpointEvery,
-    ("execution",): job.Execution,
-}
+PARTS = parts()
 """The model of the object at each path (without indices): whose fields an unknown key is compared with."""
 
 OR_WORD: dict[tuple[str, ...], str] = {("batch_size",): '"full"', ("compile",): '"auto"'}

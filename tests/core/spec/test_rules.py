@@ -34,6 +34,17 @@ def part(fraction: float, **more: Any) -> Body:
         ({"stop_when": [{"monitor": "a", "below": 1}, {"monitor": "b"}]}, "/stop_when/1", "at_least_one"),
         ({"early_stopping": {"monitor": "val_quality"}}, "/early_stopping/mode", "missing"),
         ({"swa": {"start_epoch": 4}}, "/swa/start_epoch", "never_reached"),
+        ({"execution": {"device": "cpu", "gpus": 2}}, "/execution/gpus", "contradicts"),
+        (
+            {"early_stopping": {"stopping_threshold": 1, "divergence_threshold": 0.5}},
+            "/early_stopping/divergence_threshold",
+            "contradicts",
+        ),
+        (
+            {"early_stopping": {"monitor": "val_f1", "stopping_threshold": 0.5, "divergence_threshold": 0.9}},
+            "/early_stopping/divergence_threshold",
+            "contradicts",
+        ),
         ({"task": "regression", **data(val=part(0.2, stratify=True))}, "/data/val/stratify", "not_allowed"),
         ({"loss": "MSELoss", **data(test=part(0.2, stratify=True))}, "/data/test/stratify", "not_allowed"),
         ({"loss": ["L1Loss", "HuberLoss"], **data(val=part(0.2, stratify=True))}, "/data/val/stratify", "not_allowed"),
@@ -57,6 +68,9 @@ def test_fields_that_contradict_each_other_are_an_issue(
         {"stop_when": {"monitor": "val_quality", "above": 0.9}},
         {"early_stopping": {"monitor": "val_quality", "mode": "max"}},
         {"swa": {"start_epoch": 3}},
+        {"execution": {"device": "gpu", "gpus": 2}},
+        {"early_stopping": {"stopping_threshold": 0.5, "divergence_threshold": 1}},
+        {"early_stopping": {"monitor": "val_f1", "stopping_threshold": 0.9, "divergence_threshold": 0.5}},
     ],
 )
 def test_fields_that_agree_are_taken(issues_of: IssuesOf, changes: Body) -> None:
@@ -87,9 +101,16 @@ def test_the_mode_follows_from_the_metric(monitor: str, mode: str | None) -> Non
         ),
         ({"regularization": {"l2": 0.1}, "optimizer": "AdamW"}, "/regularization/l2", "decays_twice"),
         ({"early_stopping": {"patience": 3}}, "/early_stopping", "never_reached"),
-        ({"checkpoints": {"keep_best": 2}}, "/checkpoints/keep_best", "no_effect"),
-        ({"checkpoints": {"keep_last": 3}}, "/checkpoints/keep_last", "no_effect"),
         ({"execution": {"gpus": 2}}, "/execution/gpus", "no_effect"),
+        ({"gradient_clipping": {"clip_value": 1, "norm_type": 1}}, "/gradient_clipping/norm_type", "no_effect"),
+        ({"regularization": {"exclude": ["bias"]}}, "/regularization", "no_effect"),
+        ({**data(), "validate_every": {"steps": 5}}, "/validate_every", "no_effect"),
+        ({"early_stopping": {"patience": 1, "cooldown": 1}}, "/early_stopping/cooldown", "no_effect"),
+        (
+            {"stop_when": {"monitor": "val_loss", "converged": {"window": 4}}},
+            "/stop_when/converged/window",
+            "never_reached",
+        ),
     ],
 )
 def test_what_is_probably_not_meant_is_a_warning(body: Body, changes: Body, pointer: str, code: str) -> None:
@@ -104,6 +125,11 @@ def test_what_is_probably_not_meant_is_a_warning(body: Body, changes: Body, poin
         {"regularization": {"l1": 0.1}, "optimizer": "AdamW"},
         {"regularization": {"l2": 0.1}, "optimizer": {"type": "AdamW", "weight_decay": 0}},
         {"early_stopping": {"patience": 2}},
+        {"early_stopping": {"patience": 1, "cooldown": 1}, "lr_scheduler": "ReduceLROnPlateau"},
+        {"gradient_clipping": {"max_norm": 1, "norm_type": 1}},
+        {**data(), "validate_every": {"epochs": 1}},
+        {"stop_when": [{"monitor": "val_loss", "converged": {"window": 3}}]},
+        {"stop_when": {"monitor": "val_loss", "converged": {}}, "validate_every": {"steps": 1}},
     ],
 )
 def test_what_is_meant_is_not_warned_of(body: Body, changes: Body) -> None:
