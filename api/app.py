@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from typing_extensions import override
 
 from api import openapi, problems
@@ -48,8 +48,8 @@ def create_app(settings: Settings, *, template: Template | None = None) -> FastA
     app.state.services = services
     app.add_middleware(Measured, telemetry=services.telemetry)
     problems.install(app)
+    _include_guarded(app)
     app.include_router(health.router)
-    app.include_router(_guarded())
     return app
 
 
@@ -62,13 +62,15 @@ class Api(FastAPI):
         return openapi.document(self)
 
 
-def _guarded() -> APIRouter:
-    """Return the routes that ask who calls: all but health's."""
-    guarded = APIRouter(dependencies=[Depends(caller)], responses=documented(401, 403, 503))
-    guarded.include_router(documents.router)
-    for router in (jobs, series, artifacts, code, datasets, components, operation, keys):
-        guarded.include_router(router.router, prefix="/v1")
-    return guarded
+def _include_guarded(app: FastAPI) -> None:
+    """Add the routes that ask who calls, all but health's; those that are polled come first, where they are found."""
+    for module in (jobs, series, artifacts, code, datasets, components, operation, keys, documents):
+        app.include_router(
+            module.router,
+            prefix="" if module is documents else "/v1",
+            dependencies=[Depends(caller)],
+            responses=documented(401, 403, 503),
+        )
 
 
 @asynccontextmanager

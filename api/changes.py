@@ -103,8 +103,8 @@ class Changes:
                 await asyncio.sleep(OUTAGE_POLL_SECONDS)
 
     def _versions(self, job_ids: list[str]) -> Mapping[str, int]:
-        with self._database.session_scope(write=False) as session:
-            return jobs.versions(session, job_ids)
+        with self._database.lookup() as connection:
+            return jobs.versions(connection, job_ids)
 
     def _compare(self, asked: list[str], versions: Mapping[str, int]) -> None:
         """Wake whose job is newer than what they have seen, or gone.

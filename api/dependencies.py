@@ -1,14 +1,15 @@
 """What routes ask for: the application's services, the caller, and a body that was read under its limit.
 
 They are coroutines, also where they wait for nothing: FastAPI runs a plain function in a thread, which costs a request
-more than all that is done here.
+more than all that is done here. They name no dependencies of their own: FastAPI solves a tree of them anew for every
+place that names it, and half of a poll's time went there.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-from fastapi import Depends, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 
 from api.access import Caller
 from api.changes import Changes
@@ -25,25 +26,26 @@ async def services(request: Request) -> Services:
 Svc = Annotated[Services, Depends(services)]
 
 
-async def changes(svc: Svc) -> Changes:
+async def changes(request: Request) -> Changes:
     """Return the watcher of jobs."""
-    return svc.changes
+    return (await services(request)).changes
 
 
 Watcher = Annotated[Changes, Depends(changes)]
 
-bearer = HTTPBearer(auto_error=False, bearerFormat="epk_…", description="A key made by `epochd keys create`.")
 
-
-async def caller(request: Request, svc: Svc, _scheme: Annotated[Any, Security(bearer)]) -> Caller:
-    """Return who asks; every router but health's depends on it.
+async def caller(request: Request) -> Caller:
+    """Return who asks, found out once a request; every router but health's depends on it.
 
     Raises:
         Unauthenticated: no key where one is needed, or one that is not valid.
         Forbidden: a keyless request that may come from a stranger's web page.
         UnsupportedMedia: a keyless request with a body that is no JSON.
     """
-    return await svc.gate.identify(request)
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        known = request.state.caller = await (await services(request)).gate.identify(request)
+    return known
 
 
 Who = Annotated[Caller, Depends(caller)]
@@ -52,7 +54,8 @@ Who = Annotated[Caller, Depends(caller)]
 def needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """Return a dependency that lets callers with `scope` pass."""
 
-    async def check(who: Who) -> Caller:
+    async def check(request: Request) -> Caller:
+        who = await caller(request)
         if not who.may(scope):
             raise Forbidden(f"this key lacks the scope `{scope}`; it has {', '.join(sorted(who.scopes)) or 'none'}")
         return who
@@ -82,31 +85,39 @@ def check_length(request: Request, limit: int) -> None:
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes]:
-    """Yield the body piece by piece, whatever its length header says.
+    """Yield the body piece by piece, whatever its length header says; `state.is_body_read` tells when it was whole.
 
     Raises:
         TooLarge: more than `limit` came.
+        ClientDisconnect: the client is gone.
     """
-    size = 0
-    async for chunk in request.stream():
+    size, is_whole = 0, False
+    while not is_whole:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, is_whole = message.get("body", b""), not message.get("more_body", False)
+        request.state.is_body_read = is_whole
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"the body has more than the {limit} bytes that are allowed here")
         yield chunk
 
 
-async def json_body(request: Request, svc: Svc, _who: Who) -> bytes:
+async def json_body(request: Request) -> bytes:
     """Return the bytes of a JSON body, unread by FastAPI: parsers of our own know line, column and pointer.
 
     Raises:
         UnsupportedMedia: the content type is not JSON.
         TooLarge: more than `settings.max_body_bytes`.
     """
-    check_length(request, svc.settings.max_body_bytes)
+    limit = (await services(request)).settings.max_body_bytes
+    await caller(request)  # a stranger's body is not read
+    check_length(request, limit)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise UnsupportedMedia(f"the content type is {media or 'missing'}; this route takes application/json")
-    return b"".join([chunk async for chunk in limited(request, svc.settings.max_body_bytes)])
+    return b"".join([chunk async for chunk in limited(request, limit)])
 
 
 JsonBody = Annotated[bytes, Depends(json_body)]

@@ -83,7 +83,6 @@ async def upload_form(request: Request, max_bytes: int) -> AsyncIterator[UploadF
         form = await parser.parse()
     except MultiPartException as error:
         raise Malformed(f"the form cannot be read: {error.message}") from error
-    request.state.is_body_read = True
     try:
         yield _checked(form)
     finally:

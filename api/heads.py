@@ -11,7 +11,7 @@ from core import ids
 from core.db import jobs, keys
 from core.db.engine import Database
 from core.db.jobs import Head
-from core.db.tables import ApiKey
+from core.db.keys import Holder
 from core.errors import NotFound
 
 Kind = Literal["key", "any key", "head"]
@@ -35,9 +35,9 @@ class Heads:
         if request.method == "GET" and isinstance(job_id, str) and ids.is_id("job", job_id):
             request.state.head = self._together.put(("head", job_id))
 
-    async def key(self, secret: str) -> ApiKey | None:
+    async def key(self, secret: str) -> Holder | None:
         """Return the key of a secret, none where there is none or it was revoked."""
-        key: ApiKey | None = await self._together.put(("key", secret))
+        key: Holder | None = await self._together.put(("key", secret))
         return key
 
     async def any_key(self) -> bool:
@@ -66,14 +66,14 @@ class Heads:
         for kind, what in questions:
             asked[kind].append(what)
         found: dict[Question, Any] = {}
-        with self._database.session_scope(write=False) as session:
+        with self._database.lookup() as connection:
             if asked["key"]:
-                for secret, key in keys.verify_all(session, asked["key"]).items():
+                for secret, key in keys.verify(connection, asked["key"]).items():
                     found["key", secret] = key
             if asked["any key"]:
-                found["any key", ""] = keys.any_exist(session)
+                found["any key", ""] = keys.any_exist(connection)
             if asked["head"]:
-                for job_id, head in jobs.heads(session, asked["head"]).items():
+                for job_id, head in jobs.heads(connection, asked["head"]).items():
                     found["head", job_id] = head
         return found
 

@@ -18,6 +18,12 @@ from api.schemas.problem import ProblemBody
 from core.spec import JobSpec
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
+KEY_SCHEME = {
+    "type": "http",
+    "description": "A key made by `epochd keys create`.",
+    "scheme": "bearer",
+    "bearerFormat": "epk_…",
+}
 NAMED_ONLY = ("Component", "LossTerm")
 """Components without arguments may be just their name."""
 
@@ -34,6 +40,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         for name in NAMED_ONLY:
             schemas[name] = {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200}, schemas[name]]}
         _without_validation_errors(found)
+        _with_keys(found)
         found["components"]["schemas"] = dict(sorted(schemas.items()))
         app.openapi_schema = found
     return app.openapi_schema
@@ -72,6 +79,15 @@ def _without_validation_errors(found: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
         found["components"]["schemas"].pop(name, None)
+
+
+def _with_keys(found: dict[str, Any]) -> None:
+    """Say of the routes that may answer 401 that they take a key."""
+    found["components"]["securitySchemes"] = {"HTTPBearer": KEY_SCHEME}
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            if "401" in operation["responses"]:
+                operation["security"] = [{"HTTPBearer": []}]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Path, Query
+from fastapi import Path, Query
+from pydantic import AfterValidator
 
 from api.schemas.problem import ProblemBody
 from core import ids
@@ -28,44 +29,20 @@ AfterEpoch = Annotated[int | None, Query(ge=-1, le=MAX_EPOCH, description="Only 
 AfterNumber = Annotated[int | None, Query(ge=0, le=MAX_SERIAL, description="Only those with a higher id.")]
 
 
-async def job_id(job_id: Annotated[str, Path(description="A job's id.", examples=[_JOB_EXAMPLE])]) -> str:
-    """Return the id; what has not the shape of one names nothing.
+def _id(prefix: ids.Prefix, what: str) -> AfterValidator:
+    """Check the shape of an id: what has another names nothing, which is no mistake of form but a 404."""
 
-    Raises:
-        NotFound: it has not.
-    """
-    if not ids.is_id("job", job_id):
-        raise NotFound(f"There is no job {job_id!r} in this project.")
-    return job_id
+    def check(value: str) -> str:
+        if not ids.is_id(prefix, value):
+            raise NotFound(f"There is no {what} {value!r} in this project.")
+        return value
 
-
-async def dataset_id(
-    dataset_id: Annotated[str, Path(description="A data set's id.", examples=[_DATASET_EXAMPLE])],
-) -> str:
-    """Return the id; what has not the shape of one names nothing.
-
-    Raises:
-        NotFound: it has not.
-    """
-    if not ids.is_id("ds", dataset_id):
-        raise NotFound(f"There is no data set {dataset_id!r} in this project.")
-    return dataset_id
+    return AfterValidator(check)
 
 
-async def key_id(key_id: Annotated[str, Path(description="A key's id.", examples=[_KEY_EXAMPLE])]) -> str:
-    """Return the id; what has not the shape of one names nothing.
-
-    Raises:
-        NotFound: it has not.
-    """
-    if not ids.is_id("key", key_id):
-        raise NotFound(f"There is no key {key_id!r} in this project.")
-    return key_id
-
-
-KeyId = Annotated[str, Depends(key_id)]
-JobId = Annotated[str, Depends(job_id)]
-DatasetId = Annotated[str, Depends(dataset_id)]
+JobId = Annotated[str, Path(description="A job's id.", examples=[_JOB_EXAMPLE]), _id("job", "job")]
+DatasetId = Annotated[str, Path(description="A data set's id.", examples=[_DATASET_EXAMPLE]), _id("ds", "data set")]
+KeyId = Annotated[str, Path(description="A key's id.", examples=[_KEY_EXAMPLE]), _id("key", "key")]
 
 _MEANINGS = {
     400: "Malformed: no JSON, or a parameter out of its range.",

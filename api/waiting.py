@@ -1,24 +1,24 @@
 """Conditional requests (RFC 9110) and `Prefer: wait` (RFC 7240): polling that costs little."""
 
 import re
-from typing import Annotated
+from typing import Any
 
-from fastapi import Header, Request, Response
+from fastapi import Request, Response
 
 WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9}(?:\.\d+)?)\"?\s*(?=[,;]|$)", re.IGNORECASE)
 
-Prefer = Annotated[
-    str | None,
-    Header(
-        alias="Prefer",
-        description="`wait=30`: answer at the next change, after 30 seconds at the latest.",
-        examples=["wait=30"],
-    ),
-]
-IfNoneMatch = Annotated[
-    str | None,
-    Header(alias="If-None-Match", description="An ETag that was seen; 304 while it is still right.", examples=['"7"']),
-]
+
+def _header(name: str, description: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string", "examples": [example]}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
+
+
+_SEEN = _header("If-None-Match", "An ETag that was seen; 304 while it is still right.", '"7"')
+_PREFER = _header("Prefer", "`wait=30`: answer at the next change, after 30 seconds at the latest.", "wait=30")
+CONDITIONAL: dict[str, Any] = {"parameters": [_SEEN]}
+POLLED: dict[str, Any] = {"parameters": [_PREFER, _SEEN]}
+"""What the document says of a route's headers (`openapi_extra`). They are read here and not by FastAPI, which takes as
+long for parameters that a poll does not use as for those that it does."""
 
 
 def wait_seconds(request: Request, most: float) -> float:

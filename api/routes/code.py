@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.dependencies import JobReader, Svc
 from api.parameters import NOT_MODIFIED, JobId, problems
-from api.waiting import IfNoneMatch, has_seen
+from api.waiting import CONDITIONAL, has_seen
 from core.code import Upload, script
 from core.db import datasets, jobs
 from core.errors import Conflict, NotFound
@@ -32,9 +32,12 @@ PYTHON: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(
-    "/jobs/{job_id}/code", response_class=Response, responses={**PYTHON, **NOT_MODIFIED, **problems(404, 409, 422)}
+    "/jobs/{job_id}/code",
+    response_class=Response,
+    responses={**PYTHON, **NOT_MODIFIED, **problems(404, 409, 422)},
+    openapi_extra=CONDITIONAL,
 )
-def code(svc: Svc, who: JobReader, job_id: JobId, request: Request, _seen: IfNoneMatch = None) -> Response:
+def code(svc: Svc, who: JobReader, job_id: JobId, request: Request) -> Response:
     """Write the job as a script of torch, torchvision, scikit-learn and numpy; on a CPU it gives the same weights.
 
     A job that uses what a script cannot repeat is a 409 whose `errors` name the fields and what to do.

@@ -14,7 +14,7 @@ from api.parameters import NOT_MODIFIED, AfterJob, JobId, Limit, Order, problems
 from api.schemas.base import Page, page
 from api.schemas.jobs import JobBody, JobEdit, PreflightBody, job_body
 from api.schemas.parsing import parsed
-from api.waiting import IfNoneMatch, Prefer, conditional, has_seen, wait_seconds
+from api.waiting import POLLED, conditional, has_seen, wait_seconds
 from core.db import jobs
 from core.db.states import Status
 from core.db.tables import Job
@@ -87,10 +87,8 @@ def listing(
     return page(rows, job_body, lambda job: job.id, has_more=has_more)
 
 
-@router.get("/jobs/{job_id}", response_model=JobBody, responses={**NOT_MODIFIED, **problems(404)})
-async def show(
-    svc: Svc, who: JobReader, job_id: JobId, request: Request, _prefer: Prefer = None, _seen: IfNoneMatch = None
-) -> Response:
+@router.get("/jobs/{job_id}", response_model=JobBody, responses={**NOT_MODIFIED, **problems(404)}, openapi_extra=POLLED)
+async def show(svc: Svc, who: JobReader, job_id: JobId, request: Request) -> Response:
     """Show a job. With `Prefer: wait` the answer comes at its next change."""
     head = await svc.heads.first(request, who.project, job_id)
     waited = wait_seconds(request, svc.settings.max_wait_seconds)

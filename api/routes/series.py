@@ -25,7 +25,7 @@ from api.schemas.records import (
     event_body,
 )
 from api.services import Services
-from api.waiting import IfNoneMatch, Prefer, conditional, has_seen, wait_seconds
+from api.waiting import POLLED, conditional, has_seen, wait_seconds
 from core.db import jobs, series
 from core.db.jobs import Head
 from core.db.states import is_terminal
@@ -41,7 +41,12 @@ METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/metrics", response_model=Listing[MetricsRow], responses={**METRICS, **NOT_MODIFIED, **problems(400, 404)})
+@router.get(
+    "/metrics",
+    response_model=Listing[MetricsRow],
+    responses={**METRICS, **NOT_MODIFIED, **problems(400, 404)},
+    openapi_extra=POLLED,
+)
 async def metrics(
     svc: Svc,
     who: JobReader,
@@ -50,8 +55,6 @@ async def metrics(
     *,
     after: AfterEpoch = None,
     limit: LongLimit = 1000,
-    _prefer: Prefer = None,
-    _seen: IfNoneMatch = None,
 ) -> Response:
     """Read the epochs' rows, in order. A row once read never changes.
 

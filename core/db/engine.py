@@ -101,6 +101,8 @@ class Database:
     def __init__(self, url: str | URL) -> None:
         self.engine = make_engine(url)
         readers = self.engine.execution_options(postgresql_readonly=True, **{BEGIN: "DEFERRED"})
+        is_server = self.engine.dialect.name == "postgresql"
+        self._lookups = self.engine.execution_options(isolation_level="AUTOCOMMIT") if is_server else readers
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         self._read = sessionmaker(readers, expire_on_commit=False)
 
@@ -117,6 +119,19 @@ class Database:
         session = (self._write if write else self._read)()
         with away_translated(), session, session.begin():
             yield session
+
+    @contextmanager
+    def lookup(self) -> Generator[Connection, None, None]:
+        """Open a connection for statements that only read, each of which sees all that was committed before it began.
+
+        For what every poll asks: on PostgreSQL there is no transaction to begin and to end.
+
+        Raises:
+            DatabaseAway: as `session_scope` does.
+        """
+        with away_translated(), self._lookups.connect() as connection:
+            yield connection
+            connection.commit()
 
     def ping(self) -> None:
         """Ask the database for a sign of life.

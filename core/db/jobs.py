@@ -7,14 +7,15 @@ exist. The owner's wishes lock the row first, then decide; workers skip a locked
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import case, exists, select
+from sqlalchemy import Select, case, exists, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from core import ids
-from core.db.among import among
+from core.db.among import Reader, among, is_postgresql, values
 from core.db.inserts import insert
 from core.db.paging import Order
 from core.db.paging import page as keyset_page
@@ -138,9 +139,11 @@ def page(
     return keyset_page(session, statement, Job.id, after=after, limit=limit, order=order)
 
 
-def versions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
+def versions(reader: Reader, job_ids: Iterable[str]) -> dict[str, int]:
     """Return the version of each of these jobs that exists; a watcher compares it with what it saw."""
-    return dict(session.execute(select(Job.id, Job.version).where(among(session, Job.id, job_ids))).all())
+    on_postgresql = is_postgresql(reader)
+    rows = reader.execute(_versions(on_postgresql=on_postgresql), values(job_ids, on_postgresql=on_postgresql))
+    return {job_id: version for job_id, version in rows}  # noqa: C416 - a row is no pair to the type checker
 
 
 class Head(NamedTuple):
@@ -163,11 +166,23 @@ class Head(NamedTuple):
         return self.state in TERMINAL
 
 
-def heads(session: Session, job_ids: Iterable[str]) -> dict[str, Head]:
+def heads(reader: Reader, job_ids: Iterable[str]) -> dict[str, Head]:
     """Return the head of each of these jobs that exists, of any project."""
+    on_postgresql = is_postgresql(reader)
+    rows = reader.execute(_heads(on_postgresql=on_postgresql), values(job_ids, on_postgresql=on_postgresql))
+    return {row[0]: Head(*row) for row in rows}
+
+
+@cache
+def _versions(*, on_postgresql: bool) -> Select[str, int]:
+    return select(Job.id, Job.version).where(among(Job.id, on_postgresql=on_postgresql))
+
+
+@cache
+def _heads(*, on_postgresql: bool) -> Select[str, str, int, str, int | None]:
     last_epoch = case((Job.latest_metrics.is_not(None), Job.epochs_done))
-    statement = select(Job.id, Job.project, Job.version, Job.state, last_epoch).where(among(session, Job.id, job_ids))
-    return {row[0]: Head(*row) for row in session.execute(statement)}
+    columns = select(Job.id, Job.project, Job.version, Job.state, last_epoch)
+    return columns.where(among(Job.id, on_postgresql=on_postgresql))
 
 
 def edit(

@@ -2,15 +2,16 @@
 
 import hmac
 from collections.abc import Collection, Sequence
+from functools import cache
 from hashlib import sha256
 from secrets import token_urlsafe
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import ids
-from core.db.among import among
+from core.db.among import Reader, among, is_postgresql, values
 from core.db.clock import now
 from core.db.inserts import insert
 from core.db.tables import ApiKey
@@ -50,27 +51,36 @@ def ensure(session: Session, secret: str, project: str = DEFAULT_PROJECT) -> Non
     )
 
 
-def verify(session: Session, secret: str) -> ApiKey | None:
-    """Return the key of that secret; None where there is none or it was revoked. Writes nothing.
+class Holder(NamedTuple):
+    """Whom a secret belongs to."""
+
+    id: str
+    project: str
+    scopes: list[Scope]
+
+
+def verify(reader: Reader, secrets: Collection[str]) -> dict[str, Holder]:
+    """Return who holds each of those secrets; one without a key, or with one that was revoked, is left out.
 
     The index finds a row by digest, of which a caller cannot choose single digits; the comparison that counts takes
-    the same time for any of them.
+    the same time for any of them. Writes nothing.
     """
-    return verify_all(session, [secret]).get(secret)
-
-
-def verify_all(session: Session, secrets: Collection[str]) -> dict[str, ApiKey]:
-    """Return the keys of those secrets that have one, by secret, as `verify` does."""
+    on_postgresql = is_postgresql(reader)
     digests = {secret: _digest(secret) for secret in secrets}
-    statement = select(ApiKey).where(
-        among(session, ApiKey.secret_sha256, digests.values()), ApiKey.revoked_at.is_(None)
-    )
-    found = {key.secret_sha256: key for key in session.scalars(statement)}
+    rows = reader.execute(_valid(on_postgresql=on_postgresql), values(digests.values(), on_postgresql=on_postgresql))
+    found = {row[0]: row for row in rows}
     return {
-        secret: found[digest]
+        secret: Holder(*found[digest][1:])
         for secret, digest in digests.items()
-        if digest in found and hmac.compare_digest(found[digest].secret_sha256, digest)
+        if digest in found and hmac.compare_digest(found[digest][0], digest)
     }
+
+
+@cache
+def _valid(*, on_postgresql: bool) -> Select[str, str, str, Any]:
+    return select(ApiKey.secret_sha256, ApiKey.id, ApiKey.project, ApiKey.scopes).where(
+        among(ApiKey.secret_sha256, on_postgresql=on_postgresql), ApiKey.revoked_at.is_(None)
+    )
 
 
 def used(session: Session, key_id: str) -> None:
@@ -83,14 +93,12 @@ def used(session: Session, key_id: str) -> None:
     )
 
 
-def has_scope(key: ApiKey, scope: Scope) -> bool:
-    """Tell whether the key may do that; an admin may do everything in the project."""
-    return scope in key.scopes or "admin" in key.scopes
+ANY_EXIST = select(exists().where(ApiKey.id.is_not(None)))
 
 
-def any_exist(session: Session) -> bool:
+def any_exist(reader: Reader) -> bool:
     """Tell whether a key was ever made: revoking the last one does not open the service again."""
-    return bool(session.scalar(select(exists().where(ApiKey.id.is_not(None)))))
+    return bool(reader.execute(ANY_EXIST).scalar_one())
 
 
 def listing(session: Session, project: str | None) -> list[ApiKey]:

@@ -7,8 +7,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from api.access import Caller
 from api.services import Services
 from core.db import keys
+from core.db.keys import Scope
 from tests.api.conftest import near
 
 Json = dict[str, Any]
@@ -208,3 +210,17 @@ class TestProjects:
         post = [client.post("/v1/jobs", json=spec, headers={**h, "Idempotency-Key": "k"}).json() for h in (mine, other)]
 
         assert post[0]["id"] != post[1]["id"]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "wanted", "may"),
+    [
+        (["jobs:read"], "jobs:read", True),
+        (["jobs:read"], "jobs:write", False),
+        (["jobs:write"], "jobs:read", False),
+        (["admin"], "datasets:write", True),
+        (["datasets:read", "jobs:read"], "admin", False),
+    ],
+)
+def test_a_scope_allows_what_it_says(scopes: list[str], wanted: Scope, may: bool) -> None:
+    assert Caller("mine", frozenset(scopes)).may(wanted) is may
