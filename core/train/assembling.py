@@ -1,5 +1,6 @@
 """From a spec and its sets to a trainer that is ready to start."""
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -28,6 +29,7 @@ from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
 from core.train.sets import Sets
 from core.train.stopping import StopRules
+from core.train.tape import MIN_UPDATES
 from core.train.task import Task, losses_of
 from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
@@ -80,6 +82,7 @@ def assemble(
         for split in ("train", "eval")
     }
     loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device)).to(device)
+    steps = min(spec.epochs * updates_per_epoch, spec.max_steps or math.inf)
     updater = Updater(
         model=cast("Callable[[Tensor], Tensor]", torch.compile(model)) if spec.compile is True else model,
         loss_fn=loss_fn,
@@ -90,6 +93,7 @@ def assemble(
         device=device,
         scores=scores["train"],
         phases=Phases(is_on=spec.profile, device=device),
+        is_taped=steps >= MIN_UPDATES,
     )
     plan = Plan(
         epochs=spec.epochs,

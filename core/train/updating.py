@@ -1,8 +1,8 @@
 """One optimizer update: forward, loss, backward, clip, step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from core.spec.job import GradientClipping, Regularization
 from core.train.data import Batch
 from core.train.phases import Phases
 from core.train.scoring import RunningMean, Scores
+from core.train.stepping import Step, Tensors, at_once
+from core.train.tape import Recorder, Tape, Tapes
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -22,17 +24,18 @@ class Penalty:
 
     def __init__(self, spec: Regularization, model: nn.Module) -> None:
         self.l1, self.l2 = spec.l1, spec.l2
-        self.weights = [
-            weight
+        self.weights = {
+            name: weight
             for name, weight in model.named_parameters()
             if weight.requires_grad and not any(part in name for part in spec.exclude)
-        ]
+        }
 
-    def __call__(self) -> Tensor:
-        """Return the penalty of the weights as they are."""
-        terms = [self.l1 * weight.abs().sum() for weight in self.weights] if self.l1 else []
+    def __call__(self, given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the penalty of the weights as they are, or of `given` ones with their names."""
+        weights = [(given or self.weights)[name] for name in self.weights]
+        terms = [self.l1 * weight.abs().sum() for weight in weights] if self.l1 else []
         if self.l2:
-            terms += [self.l2 * weight.square().sum() for weight in self.weights]
+            terms += [self.l2 * weight.square().sum() for weight in weights]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
@@ -55,6 +58,17 @@ class Clipper:
             nn.utils.clip_grad_value_(self.weights, self.clip_value)
         return norm
 
+    def in_hand(self, grads: Tensors) -> Tensor:
+        """Clip gradients of one type and device that stand in no `.grad`: the operators that torch's functions call."""
+        norms = torch._foreach_norm(grads, self.norm_type)  # noqa: SLF001 - as torch's own `get_total_norm`
+        norm = torch.linalg.vector_norm(torch.stack(norms), self.norm_type)
+        if self.max_norm is not None:
+            torch._foreach_mul_(grads, torch.clamp(self.max_norm / (norm + 1e-6), max=1.0))
+        if self.clip_value is not None:
+            torch._foreach_clamp_min_(grads, -self.clip_value)
+            torch._foreach_clamp_max_(grads, self.clip_value)
+        return norm
+
 
 class Updater:
     """Turns batches into updates of the model's weights, and keeps what the epoch's row wants to know.
@@ -66,6 +80,8 @@ class Updater:
         loss.backward()
         clip(gradients)
         optimizer.step()
+
+    Where a tape of such batches is there, it does the first three; they come to the same bits (see `core.train.tape`).
     """
 
     def __init__(
@@ -80,6 +96,7 @@ class Updater:
         device: torch.device,
         scores: Scores,
         phases: Phases | None = None,
+        is_taped: bool = False,
     ) -> None:
         self.model, self.loss_fn, self.optimizer, self.clip, self.penalty = model, loss_fn, optimizer, clip, penalty
         self.scores, self.phases = scores, phases or Phases()
@@ -90,29 +107,81 @@ class Updater:
         self.is_closure_needed = isinstance(optimizer, torch.optim.LBFGS)
         self.on_gradients: Callable[[], None] | None = None
         """Called once, when the next update has its gradients, before they are clipped."""
+        self.tapes: Tapes | None = None
+        self.step_at_once: Step | None = None
+        self.mode: Callable[[], AbstractContextManager[Any]] = torch.no_grad
+        can_be_taped = isinstance(model, nn.Module) and self.scaler is None and not self.phases.is_on
+        if is_taped and can_be_taped and not self.is_closure_needed:
+            recorder = Recorder(cast("nn.Module", model), self._losses, self.autocast, self.input_dtype)
+            self.tapes = Tapes(recorder, device)
 
     def update(self, batches: Sequence[Batch]) -> None:
         """Do one update on `batches`; several are accumulated, each weighted by its share of the samples."""
         if self.is_closure_needed:
             self._step_with_closure(batches)
-            return
-        self._backward(batches, is_recorded=True)
+        elif self.tapes is None or len(batches) > 1:
+            self._backward(batches, is_recorded=True)
+            self._step()
+        elif (tape := self.tapes.get(batches[0])) is not None:
+            self._play(tape, batches[0])
+        else:
+            rehearsal = self.tapes.rehearse(batches[0])
+            loss = self._backward(batches, is_recorded=True)
+            if rehearsal is not None:
+                self.tapes.judge(batches[0], rehearsal, loss)
+            self._step()
+
+    def _play(self, tape: Tape, batch: Batch) -> None:
+        """Do an update with a tape."""
+        if self.step_at_once is None:
+            step = at_once(self.optimizer, self.clip.weights)
+            # torch's own optimizers may keep tensors that they make here, and inference tensors cannot be changed later
+            self.mode = torch.no_grad if step is None else torch.inference_mode
+            self.step_at_once = step or self._step_with
+        with self.mode():
+            loss, data_loss, output, grads = tape.play(*batch)
+            self._record(loss, data_loss, output, batch[1])
+            if self.on_gradients is not None:
+                self._give(grads)
+                self._show_gradients()
+                self.optimizer.zero_grad()
+            self.grad_norm.add(self.clip.in_hand(grads), 1)
+            self.step_at_once(grads)
+
+    def _give(self, grads: Tensors) -> None:
+        for weight, grad in zip(self.clip.weights, grads, strict=True):
+            weight.grad = grad
+
+    def _step_with(self, grads: Tensors) -> None:
+        self._give(grads)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _show_gradients(self) -> None:
         if self.on_gradients is not None:
             self.on_gradients()
             self.on_gradients = None
-        with self.phases.during("update"):
-            self._step()
 
     def _step(self) -> None:
-        if self.scaler is None:
-            self.grad_norm.add(self.clip(), 1)
-            self.optimizer.step()
-        else:
-            self.scaler.unscale_(self.optimizer)
-            self.grad_norm.add(self.clip(), 1)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        self.optimizer.zero_grad()
+        self._show_gradients()
+        with self.phases.during("update"):
+            if self.scaler is None:
+                self.grad_norm.add(self.clip(), 1)
+                self.optimizer.step()
+            else:
+                self.scaler.unscale_(self.optimizer)
+                self.grad_norm.add(self.clip(), 1)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            self.optimizer.zero_grad()
+
+    def _losses(
+        self, output: Tensor, target: Tensor, given: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and data loss, with the penalty of the model's weights or of `given` ones."""
+        with self.autocast:
+            data_loss = self.loss_fn(output, target)
+        return (data_loss if self.penalty is None else data_loss + self.penalty(given)), data_loss
 
     def _backward(self, batches: Sequence[Batch], *, is_recorded: bool) -> Tensor:
         samples = sum(len(target) for _, target in batches)
@@ -121,9 +190,7 @@ class Updater:
             with self.phases.during("forward"), self.autocast:
                 output = self.model(inputs if self.input_dtype is None else inputs.to(self.input_dtype))
             with self.phases.during("loss"):
-                with self.autocast:
-                    data_loss = self.loss_fn(output, target)
-                loss = data_loss if self.penalty is None else data_loss + self.penalty()
+                loss, data_loss = self._losses(output, target)
             if is_recorded:
                 self._record(loss, data_loss, output, target)
             share = loss if len(batches) == 1 else loss * (len(target) / samples)
@@ -188,6 +255,7 @@ class Updater:
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Go on with the optimizer's `state`, which torch rounds to the number format of the weights: undo that."""
+        self.step_at_once = None  # it holds the tensors of the state before
         self.optimizer.load_state_dict(state)
         saved, loaded = state["state"], self.optimizer.state_dict()["state"]
         for index, values in loaded.items():

@@ -100,6 +100,7 @@ def build(
     is_start_published: bool = False,
     limit_seconds: float | None = None,
     clock: Callable[[], float] | None = None,
+    is_taped: bool = False,
     **plan: Any,
 ) -> tuple[Trainer, Recorder]:
     recorder = recorder or Recorder()
@@ -135,6 +136,7 @@ def build(
             precision=precision,
             device=CPU,
             scores=scores(),
+            is_taped=is_taped,
         ),
         schedule=Schedule(optim, scheduler(optim, steps), interval=interval),
         train=batches,

@@ -35,6 +35,7 @@ VARIETIES: dict[str, dict[str, Any]] = {
     "RMSprop with momentum": {"optimizer": lambda weights: torch.optim.RMSprop(weights, lr=0.01, momentum=0.9)},
     "history of converged": {"rules": (StopWhen(monitor="val_loss", converged=Converged(window=4, tolerance=0.2)),)},
     "dropped last batch": {"drop_last": True},
+    "tapes": {"is_taped": True, "optimizer": lambda weights: torch.optim.AdamW(weights, lr=0.01)},
 }
 
 

@@ -1,0 +1,116 @@
+"""SGD, Adam and AdamW over all weights at once: torch's operators in torch's order, without its bookkeeping.
+
+`torch.optim` walks through its weights one by one, several operators each; for small ones the walk costs more than the
+arithmetic. The `_foreach` operators below are those of torch's own `foreach=True`, which on a CPU gives the same bits.
+State and hyperparameters stay where torch keeps them, so checkpoints and schedulers notice nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Step = Callable[[Tensors], None]
+"""Does what `optimizer.step()` does, with gradients in hand."""
+MAX_ELEMENTS = 1 << 22
+"""Of all weights: above it the arithmetic is what costs, and what is in between costs memory for all of them."""
+PLAIN = ("maximize", "amsgrad", "differentiable", "capturable", "fused")
+"""What torch does otherwise where one of these is set."""
+
+
+def at_once(optimizer: Optimizer, weights: Sequence[Tensor]) -> Step | None:
+    """Return the optimizer's step over `weights` at once; None where torch's own has to be called.
+
+    Args:
+        optimizer: which has taken a step, so that its state is there.
+        weights: all that it trains, in the order in which their gradients will come.
+    """
+    if type(optimizer) not in STEPS or not _is_plain(optimizer, weights):
+        return None
+    places = {id(weight): place for place, weight in enumerate(weights)}
+    rows = [[places[id(weight)] for weight in group["params"]] for group in optimizer.param_groups]
+    try:
+        steps = [STEPS[type(optimizer)](group, optimizer.state) for group in optimizer.param_groups]
+    except LookupError:
+        return None
+    if rows == [list(range(len(weights)))]:
+        return steps[0]
+
+    def step(grads: Tensors) -> None:
+        for own, row in zip(steps, rows, strict=True):
+            own([grads[place] for place in row])
+
+    return step
+
+
+def _is_plain(optimizer: Optimizer, weights: Sequence[Tensor]) -> bool:
+    known = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    is_alike = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    is_small = sum(weight.numel() for weight in weights) <= MAX_ELEMENTS
+    is_usual = not any(group.get(name) for group in optimizer.param_groups for name in PLAIN)
+    is_scalar = not any(isinstance(value, Tensor) for group in optimizer.param_groups for value in group.values())
+    return is_alike and is_small and is_usual and is_scalar and known == {id(weight) for weight in weights}
+
+
+def _kept(group: Mapping[str, Any], state: Mapping[Tensor, Any], name: str) -> list[Tensor]:
+    """Return what the optimizer keeps by this name for each weight of a group.
+
+    Raises:
+        LookupError: some weight has had no gradient so far.
+    """
+    kept = [state.get(weight, {}).get(name) for weight in group["params"]]
+    if any(value is None for value in kept):
+        raise LookupError(name)
+    return kept
+
+
+def _sgd(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
+    weights = group["params"]
+    buffers = _kept(group, state, "momentum_buffer") if group["momentum"] else []
+
+    def step(grads: Tensors) -> None:
+        if group["weight_decay"]:
+            grads = torch._foreach_add(grads, weights, alpha=group["weight_decay"])  # noqa: SLF001
+        if buffers:
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, grads, alpha=1 - group["dampening"])
+            ahead = group["nesterov"]
+            grads = torch._foreach_add(grads, buffers, alpha=group["momentum"]) if ahead else buffers  # noqa: SLF001
+        torch._foreach_add_(weights, grads, alpha=-group["lr"])
+
+    return step
+
+
+def _adam(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
+    weights = group["params"]
+    steps, means, squares = (_kept(group, state, name) for name in ("step", "exp_avg", "exp_avg_sq"))
+    if len({float(step) for step in steps}) > 1:
+        raise LookupError("not all weights have taken part in every step")
+
+    def step(grads: Tensors) -> None:
+        lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]
+        torch._foreach_add_(steps, 1)
+        count = steps[0].item()
+        if weight_decay and group["decoupled_weight_decay"]:
+            torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        elif weight_decay:
+            grads = torch._foreach_add(grads, weights, alpha=weight_decay)  # noqa: SLF001
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        denominators = torch._foreach_sqrt(squares)  # noqa: SLF001
+        torch._foreach_div_(denominators, (1 - beta2**count) ** 0.5)
+        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_addcdiv_(weights, means, denominators, -(lr / (1 - beta1**count)))
+
+    return step
+
+
+STEPS: dict[type[Optimizer], Callable[[Mapping[str, Any], Mapping[Tensor, Any]], Step]] = {
+    SGD: _sgd,
+    Adam: _adam,
+    AdamW: _adam,
+}
