@@ -195,10 +195,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its life is tied to the socket alone
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     control = socket.socket(fileno=arguments.control)
+    gc.disable()  # what is imported stays: looking through it again and again took a fifth of the time
     for module in arguments.modules:
         importlib.import_module(module)
-    gc.collect()
     gc.freeze()  # a collection in a child does not touch, and so does not copy, what the template holds
+    gc.enable()
     server = Server(control)
     server.ready()
     server.serve()

@@ -90,6 +90,12 @@ def test_child_has_its_own_session_and_one_thread(template: Template) -> None:
     assert facts["core"] == [0, 0]
 
 
+def test_child_collects_its_own_garbage_and_leaves_the_templates_alone(template: Template) -> None:
+    facts = call(template, "child_entries.facts", {}, seconds=30)
+    assert facts["collects"]
+    assert facts["frozen"] > 1000
+
+
 def test_child_sees_named_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPOCHD_DATABASE_URL", "postgresql://user:hunter2@db/epochd")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")

@@ -1,6 +1,7 @@
 """What the children of test_process.py run."""
 
 import atexit
+import gc
 import os
 import resource
 import signal
@@ -41,6 +42,8 @@ def facts(channel: Channel, request: dict[str, Any]) -> None:
             "threads": int(status.partition("Threads:")[2].split()[0]),
             "fds": sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)),  # noqa: PTH115, PTH208
             "core": resource.getrlimit(resource.RLIMIT_CORE),
+            "collects": gc.isenabled(),
+            "frozen": gc.get_freeze_count(),
             "files": resource.getrlimit(resource.RLIMIT_NOFILE),
             "sigterm_is_default": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
         }
