@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from fastapi import FastAPI
 from PIL import Image
@@ -28,6 +29,11 @@ def warm_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template
     with Template(PRELOAD, log=tmp_path_factory.mktemp("log") / "template.log") as template:
         template.wait_ready()
         yield template
+
+
+def test_template_with_everything_preloaded_has_one_thread(warm_template: Template) -> None:
+    assert warm_template.pid is not None
+    assert psutil.Process(warm_template.pid).num_threads() == 1
 
 
 class Kept(Template):

@@ -260,10 +260,3 @@ def test_closed_template_starts_nothing() -> None:
     template.close()
     with pytest.raises(ChildFailed):
         template.spawn("child_entries.echo", {})
-
-
-def test_template_with_everything_preloaded_has_one_thread() -> None:
-    with Template(["core.train.preload"]) as template:
-        template.wait_ready()
-        assert template.pid is not None
-        assert psutil.Process(template.pid).num_threads() == 1

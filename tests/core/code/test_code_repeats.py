@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.core.code.varieties import VARIETIES
 
 ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("EPOCHD_TEST_DATA", ROOT.parent / "shared" / "data"))
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as running:
-        yield running
 
 
 def example(name: str, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import random
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ KEY = "ds_1@1"
 SOURCE = {"type": "dataset", "id": "ds_1", "version": 1}
 ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("EPOCHD_TEST_DATA", ROOT.parent / "shared" / "data"))
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    with Runner() as running:
-        yield running
 
 
 def flowers() -> bytes:
