@@ -11,7 +11,7 @@ from api import openapi, problems
 from api.dependencies import caller
 from api.parameters import problems as documented
 from api.preflight import PRELOAD
-from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, series
+from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, polls, series
 from api.services import Services
 from api.telemetry import Measured
 from core import versions
@@ -64,7 +64,7 @@ class Api(FastAPI):
 
 def _include_guarded(app: FastAPI) -> None:
     """Add the routes that ask who calls, all but health's; those that are polled come first, where they are found."""
-    for module in (jobs, series, artifacts, code, datasets, components, operation, keys, documents):
+    for module in (polls, jobs, series, artifacts, code, datasets, components, operation, keys, documents):
         app.include_router(
             module.router,
             prefix="" if module is documents else "/v1",

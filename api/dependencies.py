@@ -63,7 +63,8 @@ def needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     return check
 
 
-JobReader = Annotated[Caller, Depends(needs("jobs:read"))]
+job_reader = needs("jobs:read")
+JobReader = Annotated[Caller, Depends(job_reader)]
 JobWriter = Annotated[Caller, Depends(needs("jobs:write"))]
 DatasetReader = Annotated[Caller, Depends(needs("datasets:read"))]
 DatasetWriter = Annotated[Caller, Depends(needs("datasets:write"))]

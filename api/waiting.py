@@ -21,6 +21,11 @@ POLLED: dict[str, Any] = {"parameters": [_PREFER, _SEEN]}
 long for parameters that a poll does not use as for those that it does."""
 
 
+def etag_of(version: int) -> str:
+    """Return the ETag of a job's representation."""
+    return f'"{version}"'
+
+
 def wait_seconds(request: Request, most: float) -> float:
     """Return for how long the client would wait, at most `most`; 0 where it does not say or not readably."""
     found = WAIT.search(",".join(request.headers.getlist("prefer")))

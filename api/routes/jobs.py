@@ -2,22 +2,20 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from api import submission
-from api.answers import Answer
 from api.dependencies import JobReader, JobWriter, JsonBody, Svc
 from api.examples import spec_body
 from api.files import forget
-from api.parameters import NOT_MODIFIED, AfterJob, JobId, Limit, Order, problems
+from api.parameters import AfterJob, JobId, Limit, Order, problems
 from api.schemas.base import Page, page
 from api.schemas.jobs import JobBody, JobEdit, PreflightBody, job_body
 from api.schemas.parsing import parsed
-from api.waiting import POLLED, conditional, has_seen, wait_seconds
+from api.waiting import etag_of
 from core.db import jobs
 from core.db.states import Status
-from core.db.tables import Job
 from core.errors import SpecInvalid
 
 router = APIRouter(tags=["jobs"])
@@ -62,7 +60,7 @@ async def create(svc: Svc, who: JobWriter, body: JsonBody, response: Response, i
     key = submission.idempotency_key(idempotency_key)
     job, is_new = await submission.submit(svc, who, body, key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    response.headers["ETag"] = etag_of(job)
+    response.headers["ETag"] = etag_of(job.version)
     if not is_new:
         response.headers["Idempotency-Replayed"] = "true"
     return job_body(job)
@@ -87,21 +85,6 @@ def listing(
     return page(rows, job_body, lambda job: job.id, has_more=has_more)
 
 
-@router.get("/jobs/{job_id}", response_model=JobBody, responses={**NOT_MODIFIED, **problems(404)}, openapi_extra=POLLED)
-async def show(svc: Svc, who: JobReader, job_id: JobId, request: Request) -> Response:
-    """Show a job. With `Prefer: wait` the answer comes at its next change."""
-    head = await svc.heads.first(request, who.project, job_id)
-    waited = wait_seconds(request, svc.settings.max_wait_seconds)
-    knows_it = "if-none-match" not in request.headers or has_seen(request, _etag(head.version))
-    if knows_it and not head.is_terminal and await svc.changes.wait(job_id, head.version, waited, request):
-        head = await svc.heads.get(who.project, job_id)
-    answer = svc.answers.get(job_id, head.version)
-    if answer is None:
-        version, answer = await run_in_threadpool(_shown, svc, who.project, job_id)
-        svc.answers.put(job_id, version, answer)
-    return conditional(request, answer.body, answer.etag, media="application/json", waited=waited)
-
-
 @router.patch(
     "/jobs/{job_id}",
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": JobEdit.ref()}}}},
@@ -113,7 +96,7 @@ def edit(svc: Svc, who: JobWriter, job_id: JobId, body: JsonBody, response: Resp
     fields = {name: getattr(wanted, name) for name in wanted.model_fields_set}
     with svc.database.session_scope() as session:
         job = jobs.edit(session, who.project, job_id, **fields)
-    response.headers["ETag"] = etag_of(job)
+    response.headers["ETag"] = etag_of(job.version)
     return job_body(job)
 
 
@@ -149,19 +132,3 @@ def resume(svc: Svc, who: JobWriter, job_id: JobId) -> JobBody:
     if job.state == "queued":
         svc.ring(job)
     return job_body(job)
-
-
-def etag_of(job: Job) -> str:
-    """Return the ETag of a job's representation."""
-    return _etag(job.version)
-
-
-def _etag(version: int) -> str:
-    return f'"{version}"'
-
-
-def _shown(svc: Svc, project: str, job_id: str) -> tuple[int, Answer]:
-    """Read and render a job, which may be newer by now than its head was."""
-    with svc.database.session_scope(write=False) as session:
-        job = jobs.get(session, project, job_id)
-    return job.version, Answer(job_body(job).model_dump_json().encode(), etag_of(job))

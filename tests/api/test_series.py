@@ -45,6 +45,21 @@ class TestMetrics:
     def test_parameter_out_of_range_is_400(self, client: TestClient, job: Json, params: Json) -> None:
         assert client.get(f"/v1/jobs/{job['id']}/metrics", params=params).status_code == 400
 
+    @pytest.mark.parametrize(
+        "way", ["after=1&limit=2", "limit=2&after=1", "after=%31&limit=2", "limit=2&after=1&other=3"]
+    )
+    def test_queries_of_any_form_mean_the_same(self, client: TestClient, job: Json, work: Work, way: str) -> None:
+        work.publish(work.claim(), *(row(epoch) for epoch in range(1, 6)))
+
+        body = client.get(f"/v1/jobs/{job['id']}/metrics?{way}").json()
+
+        assert [found["epoch"] for found in body["data"]] == [2, 3]
+        assert body["has_more"] is True
+
+    @pytest.mark.parametrize("wrong", ["after=x", "limit=", "after=1&limit=0", "after=1.5"])
+    def test_query_that_is_no_number_is_400(self, client: TestClient, job: Json, wrong: str) -> None:
+        assert client.get(f"/v1/jobs/{job['id']}/metrics?{wrong}").status_code == 400
+
     def test_etag_changes_with_a_row_and_with_nothing_else(self, client: TestClient, job: Json, work: Work) -> None:
         mine = work.claim()
         work.publish(mine, row(1))
