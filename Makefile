@@ -1,6 +1,6 @@
 # `make` lists the verbs. The two that matter: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo run test test-fast faults mutants check format openapi catalog requirements clean
+.PHONY: help install dev demo run test test-fast faults mutants bench bench-rivals check format generate requirements
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,12 @@ faults: dev ## Repeat every fault many times, for hours; what was seen goes to .
 mutants: dev ## Plant known defects one by one; the tests must notice each
 	@$(BIN)/python -m tests.mutants --jobs $(JOBS)
 
+bench: dev ## Measure speed against rivals, for half an hour; what was measured goes to .cache/bench/
+	@$(BIN)/python -m bench
+
+bench-rivals: $(VENV)/.uv ## Install what the loop is raced against, in .venv-rivals
+	@sh bench/rivals/install.sh
+
 check: dev ## Formatting, lint, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -48,18 +54,14 @@ format: dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-openapi: install ## Write docs/openapi.json from the routes
-	@$(BIN)/python -m api.openapi
-
-catalog: install ## Derive the catalog of components from the installed packages
+generate: install ## Write what is derived: the catalog of components, docs/openapi.json, docs/spec.md
 	@$(BIN)/python -m core.train.catalog
+	@$(BIN)/python -m api.openapi
+	@$(BIN)/python -m core.spec.page
 
 requirements: $(VENV)/.uv ## Pin requirements.txt and requirements-dev.txt with hashes
 	@$(COMPILE) --output-file requirements.txt
 	@$(COMPILE) --extra dev --output-file requirements-dev.txt
-
-clean: ## Remove .venv and every cache
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
 
 # Each stamp is a step that is done; a newer input repeats it.
 $(VENV)/.uv: tools/venv.sh

@@ -44,7 +44,7 @@ def judged_torch(version: str | None, catalogued: str) -> Finding:
     if pair(version) < OLDEST_TORCH:
         return error(check, f"torch {version} is too old.", f"Install torch {wanted} or newer.", **numbers)
     if pair(version) != pair(catalogued):
-        advice = "Jobs that name what is not in this one are refused at their start; `make catalog` derives it anew."
+        advice = "Jobs that name what is not in this one are refused at their start; `make generate` derives it anew."
         return warning(check, f"torch {version}; the catalog has the names of {catalogued}.", advice, **numbers)
     return ok(check, f"torch {version}, as the catalog; torchvision {numbers['torchvision']}.", **numbers)
 
