@@ -31,6 +31,7 @@ from core.train.build.expectations import (
 )
 from core.train.build.flops import of_module
 from core.train.build.layers import call
+from core.train.build.shapes import ShapesOnly
 from core.train.components import as_json, component_of, condensed, refused, torch_arguments
 
 BATCH = 2
@@ -83,7 +84,7 @@ class Row:
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Make tensors and modules without memory; torch's hints for programmers are not shown."""
-    with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+    with torch.device("meta"), ShapesOnly(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
