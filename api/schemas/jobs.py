@@ -18,6 +18,8 @@ POLL_SECONDS: dict[Status, float] = {
     "cancelling": 0.5,
 }
 """How soon a look at the job is worth it; a client that can, uses `Prefer: wait`."""
+ENDED_EARLY = frozenset({"early_stopping", "stopping_threshold", "converged"})
+"""Reasons to stop that a spec names to save time; `max_steps` and `time_limit` are how much was asked for."""
 
 
 class JobError(Body):
@@ -57,6 +59,15 @@ class Best(Body):
     value: float | None
 
 
+class Saved(Body):
+    """What a job spared by ending before its last epoch."""
+
+    epochs: int
+    """That were not trained."""
+    seconds: float
+    """That they would have taken, each as long as those before on average."""
+
+
 class JobBody(Body):
     """A job: what was submitted, and where it stands."""
 
@@ -73,6 +84,8 @@ class JobBody(Body):
     error: JobError | None
     progress: Progress
     best: Best | None
+    saved: Saved | None
+    """Of a job that its own spec ended early: early stopping, a threshold, or because nothing moved any more."""
     latest_metrics: Json | None
     """The newest row of `/metrics`."""
     test_metrics: Json | None
@@ -151,6 +164,7 @@ def job_body(job: Job) -> JobBody:
         error=JobError.model_validate(job.error) if job.error else None,
         progress=progress_body(job),
         best=Best.model_validate(job.best) if job.best else None,
+        saved=_saved(job),
         latest_metrics=job.latest_metrics,
         test_metrics=job.test_metrics,
         created_at=job.created_at,
@@ -184,6 +198,14 @@ def progress_body(job: Job) -> Progress:
         eta_seconds=told.get("eta_seconds") if told.get("eta_seconds") is not None else _eta(job, fraction),
         samples_per_second=speed,
     )
+
+
+def _saved(job: Job) -> Saved | None:
+    epochs = (job.progress or {}).get("epochs") or job.spec.get("epochs")
+    if job.stop_reason not in ENDED_EARLY or not epochs or not job.epochs_done:
+        return None
+    left = max(0, epochs - job.epochs_done)
+    return Saved(epochs=left, seconds=round(left * job.active_seconds / job.epochs_done, 3))
 
 
 def _eta(job: Job, fraction: float) -> float | None:

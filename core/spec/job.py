@@ -159,7 +159,7 @@ NamedTerm = Annotated[LossTerm, BeforeValidator(_from_name, json_schema_input_ty
 
 
 class Regularization(Part):
-    """Adds `l1·Σ|w| + l2·Σw²` to the loss; `exclude` are substrings of parameter names."""
+    """Adds `l1·Σ|w| + l2·Σw²` to the loss. Rows of train have `loss`, and its terms `data_loss` and `penalty`."""
 
     l1: Number = Field(default=0.0, ge=0)
     """Coefficient of the sum of absolute weights."""

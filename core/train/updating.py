@@ -223,10 +223,11 @@ class Updater:
         self.optimizer.zero_grad()
 
     def compute(self) -> dict[str, Any]:
-        """Return the epoch's means over samples: `loss`, `data_loss` where there is a penalty, and the metrics."""
+        """Return the epoch's means over samples: `loss`, the metrics, and of a loss with a penalty its two terms."""
         losses: dict[str, Any] = {"loss": self.loss.compute()}
         if self.penalty is not None:
             losses["data_loss"] = self.data_loss.compute()
+            losses["penalty"] = losses["loss"] - losses["data_loss"]
         return {**losses, **self.scores.compute()}
 
     def reset(self) -> None:
