@@ -22,9 +22,10 @@ QUICK = {
     "EPOCHD_LEASE_SECONDS": "3",
     "EPOCHD_HEARTBEAT_SECONDS": "0.5",
     "EPOCHD_REAP_SECONDS": "0.5",
+    "EPOCHD_POLL_SECONDS": "0.2",
     "OMP_NUM_THREADS": "1",
 }
-"""Leases short enough for a test to wait for their end."""
+"""Leases short enough for a test to wait for their end, looks for work so rare that idle workers cost little."""
 WITH_US = ("setpriv", "--pdeathsig", "TERM")
 """In front of a command: it ends with the test run, also when that is killed (the pid stays the command's own)."""
 
@@ -36,7 +37,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Any, seconds: float = READY_SECONDS, pause: float = 0.05) -> Any:
+def wait_until(condition: Any, seconds: float = READY_SECONDS, pause: float = 0.1) -> Any:
     """Return the first true answer of `condition`; fail when none came within `seconds`."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:

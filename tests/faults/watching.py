@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx2
 import psutil
@@ -21,13 +21,14 @@ from typing_extensions import override
 
 from tests.service import TERMINAL, Service
 
-PAUSE_SECONDS = 0.1
 GRACE_SECONDS = 3.0
 """A trainer may outlive its supervisor, or its right to write, for so long."""
 
 
 class Background:
     """A thread that does the same again and again as long as the block lasts."""
+
+    pause_seconds: ClassVar[float]
 
     def __init__(self) -> None:
         self._is_over = threading.Event()
@@ -46,7 +47,7 @@ class Background:
 
     def _loop(self) -> None:
         try:
-            while not self._is_over.wait(PAUSE_SECONDS):
+            while not self._is_over.wait(self.pause_seconds):
                 self.look()
             self.look_last()
         except Exception as error:  # noqa: BLE001 - a watcher that died has seen nothing
@@ -74,6 +75,8 @@ class Seen:
 
 class Poller(Background):
     """Polls jobs in turn, and notes whatever is taken back (I7) and every 5xx but 503 (I10)."""
+
+    pause_seconds = 0.15
 
     def __init__(self, service: Service, *job_ids: str) -> None:
         super().__init__()
@@ -162,6 +165,8 @@ class Watch(Background):
     A frozen worker, or one whose link is cut, cannot end its trainer before it wakes: `excused` names such workers.
     """
 
+    pause_seconds = 0.3
+
     def __init__(self, service: Service) -> None:
         super().__init__()
         self._jobs = service.folder / "data" / "artifacts" / "jobs"
@@ -188,7 +193,7 @@ class Watch(Background):
         """Look when every job has ended: no trainer may be left soon after."""
         ends = time.monotonic() + GRACE_SECONDS
         while (left := trainers_below(self._jobs)) and time.monotonic() < ends:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(self.pause_seconds)
         self.violations += [f"I9: the trainer {pid} of {job_id} is still alive" for pid, job_id in left.items()]
 
     def _look_for_supervisor(self, trainer: Trainer, now: float) -> None:
