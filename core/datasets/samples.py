@@ -36,6 +36,8 @@ class Facts:
         digest: SHA-256 of the content.
         input_min: smallest input of an array of integers, such as ids.
         input_max: largest one.
+        target_min: smallest number of a target of numbers.
+        target_max: largest one.
     """
 
     kind: Kind
@@ -55,6 +57,8 @@ class Facts:
     digest: str
     input_min: int | None = None
     input_max: int | None = None
+    target_min: float | None = None
+    target_max: float | None = None
 
     @property
     def class_count(self) -> int | None:
@@ -118,6 +122,7 @@ class Samples:
         """Look at the arrays and return what they hold."""
         target = self.target
         labels = target if target is not None and target.dtype.kind == "i" and target.size else None
+        numbers = target if target is not None and target.dtype.kind == "f" and target.size else None
         counts = None if labels is None or self.classes is None else np.bincount(labels, minlength=len(self.classes))
         return Facts(
             kind=self.kind,
@@ -137,6 +142,8 @@ class Samples:
             digest=self.digest,
             input_min=self._extreme("min"),
             input_max=self._extreme("max"),
+            target_min=None if numbers is None else float(numbers.min()),
+            target_max=None if numbers is None else float(numbers.max()),
         )
 
     def _extreme(self, which: Literal["min", "max"]) -> int | None:

@@ -100,7 +100,7 @@ Split = Annotated[
 class Columns(Part):
     """Which columns of a table are what."""
 
-    features: Items[str] | None = None
+    features: Annotated[Items[str], Field(min_length=1)] | None = None
     """Names of the feature columns, in order. Default: all but the target."""
     target: (
         Annotated[
@@ -391,7 +391,7 @@ class JobSpec(Part):
         Annotated[Literal["auto"], Tag(CHOICE + "word")] | Annotated[bool, Tag(CHOICE + "switch")],
         Discriminator(_word_or_switch),
     ] = "auto"
-    """`torch.compile` the model; `auto` decides by size."""
+    """Compile whole updates (CPU; on a GPU the model): other last bits. `auto`: small models, millions of updates."""
     profile: bool = False
     """Time of batch, forward, loss, backward and update in every row."""
     execution: Execution = Execution()

@@ -1,6 +1,6 @@
 """What the fields of a spec ask of each other, and what is allowed but probably not meant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from core.errors import Issue
@@ -34,6 +34,7 @@ def violations(spec: JobSpec) -> Iterator[Issue]:
     yield from _validation(spec)
     yield from _stopping(spec)
     yield from _devices(spec)
+    yield from _repeated(spec)
     if spec.swa and spec.swa.start_epoch > spec.epochs:
         detail = f"SWA starts at epoch {spec.swa.start_epoch}, after the last one ({spec.epochs})."
         yield Issue("/swa/start_epoch", "never_reached", detail)
@@ -137,6 +138,21 @@ def _devices(spec: JobSpec) -> Iterator[Issue]:
     if spec.execution.device == "cpu" and spec.execution.gpus > 1:
         detail = f"A job on the CPU takes no {spec.execution.gpus} GPUs."
         yield Issue("/execution/gpus", "contradicts", detail, fix=({"op": "remove", "path": "/execution/gpus"},))
+
+
+def _repeated(spec: JobSpec) -> Iterator[Issue]:
+    """Name items that stand in a list a second time."""
+    columns = spec.data.columns
+    lists: dict[str, Sequence[Any]] = {"/metrics": spec.metrics or ()}
+    if columns is not None:
+        target = columns.target if isinstance(columns.target, tuple) else ()
+        own = {"features": columns.features or (), "target": target, "categorical": columns.categorical}
+        lists |= {join("/data/columns", name): items for name, items in own.items()}
+    for pointer, items in lists.items():
+        for index, item in enumerate(items):
+            if item in items[:index]:
+                at = join(pointer, index)
+                yield Issue(at, "repeated", "This stands in the list already.", fix=({"op": "remove", "path": at},))
 
 
 def _conditions(spec: JobSpec) -> Iterator[tuple[str, StopWhen]]:

@@ -15,6 +15,8 @@ OF_CLASSES = frozenset({"CrossEntropyLoss", "NLLLoss", "MultiMarginLoss"})
 """One output per class, a label per sample."""
 OF_LABELS = frozenset({"BCEWithLogitsLoss", "BCELoss", "SoftMarginLoss", "HingeEmbeddingLoss"})
 """One output per yes-or-no question."""
+OF_PROBABILITIES = frozenset({"BCEWithLogitsLoss", "BCELoss"})
+"""Of those, the targets lie between 0 and 1."""
 OF_SEVERAL_LABELS = frozenset({"MultiLabelMarginLoss", "MultiLabelSoftMarginLoss"})
 OF_NUMBERS = frozenset({"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "PoissonNLLLoss", "KLDivLoss"})
 
@@ -122,6 +124,11 @@ def _yes_or_no(facts: Facts, pointer: str, term: Component, *, is_label: bool) -
         detail = f"{term.type} needs two classes, 0 and 1; the target has {_label_count(facts)} classes."
         fix = _swap(pointer, term, "CrossEntropyLoss")
         return None, Issue(pointer, "too_many_classes", detail, "Use CrossEntropyLoss.", (fix,))
+    least, most = facts.target_min, facts.target_max
+    if term.type in OF_PROBABILITIES and least is not None and most is not None and (least < 0 or most > 1):
+        detail = f"{term.type} needs targets from 0 to 1; this one holds numbers from {least:g} to {most:g}."
+        fix = _swap(pointer, term, "MSELoss")
+        return None, Issue(pointer, "target_not_yes_or_no", detail, "Use MSELoss for numbers.", (fix,))
     if term.type in OF_SEVERAL_LABELS and len(shape) != 1:
         detail = f"{term.type} needs several yes-or-no labels per sample; the target has shape {_shown(shape)}."
         return None, Issue(pointer, "target_not_labels", detail)

@@ -102,6 +102,7 @@ def check(
 def _check_updates(found: Findings, spec: JobSpec, model: nn.Module, counts: counting.Counts) -> None:
     """Let torch check the arguments of optimizer and schedule, and check what it does not."""
     found.refuse(updates.sparse(spec, model))
+    found.warn(updates.idle(spec, model, counts))
     with found.collecting("/optimizer"):
         optimizer = build.optimizer(spec, model)
         with found.collecting("/lr_scheduler"):

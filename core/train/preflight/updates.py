@@ -45,6 +45,21 @@ def sparse(spec: JobSpec, model: nn.Module) -> Iterator[Issue]:
             yield Issue("/optimizer/type", "dense_gradients", detail, "Use Adam.")
 
 
+def idle(spec: JobSpec, model: nn.Module, counts: Counts) -> Iterator[Issue]:
+    """Say what matches nothing, or more than there is, in this model and on this data."""
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    penalty = spec.regularization
+    for index, part in enumerate(penalty.exclude if penalty else ()):
+        pointer = f"/regularization/exclude/{index}"
+        if not any(part in name for name in names):
+            yield Issue(pointer, "matches_nothing", f'No trained parameter has "{part}" in its name.')
+        elif all(part in name for name in names):
+            yield Issue(pointer, "matches_all", f'Every trained parameter has "{part}" in its name: nothing is left.')
+    if spec.accumulate_grad_batches > max(1, counts.batches):
+        detail = f"An epoch has {counts.batches} batches: its gradients are of these, not of more."
+        yield Issue("/accumulate_grad_batches", "more_than_batches", detail)
+
+
 def schedule_length(spec: JobSpec, counts: Counts) -> Iterator[Issue]:
     """Say that a schedule ends before the job does, after which torch raises."""
     body = with_numbers(spec, steps_per_epoch=max(1, counts.updates), epochs=spec.epochs)

@@ -50,7 +50,7 @@ FIELDS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "data/test/fraction": (NUMBER + NULL, (0, 1, -0.1, 1.5)),
     "data/test/stratify": (SWITCH + NULL, ()),
     "data/columns": (OBJECT, ()),
-    "data/columns/features": (ITEMS, ()),
+    "data/columns/features": (ITEMS, ([],)),
     "data/columns/features/0": (TEXT + NULL, ()),
     "data/columns/target": ((3, True, {}), ([],)),
     "data/columns/target/0": (TEXT + NULL, ()),

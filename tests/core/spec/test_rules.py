@@ -35,6 +35,10 @@ def part(fraction: float, **more: Any) -> Body:
         ({"early_stopping": {"monitor": "val_quality"}}, "/early_stopping/mode", "missing"),
         ({"swa": {"start_epoch": 4}}, "/swa/start_epoch", "never_reached"),
         ({"execution": {"device": "cpu", "gpus": 2}}, "/execution/gpus", "contradicts"),
+        ({"metrics": ["accuracy", "f1", {"type": "accuracy"}]}, "/metrics/2", "repeated"),
+        (data(columns={"features": ["a", "b", "a"]}), "/data/columns/features/2", "repeated"),
+        (data(columns={"target": ["a", "a"]}), "/data/columns/target/1", "repeated"),
+        (data(columns={"categorical": ["a", "a"]}), "/data/columns/categorical/1", "repeated"),
         (
             {"early_stopping": {"stopping_threshold": 1, "divergence_threshold": 0.5}},
             "/early_stopping/divergence_threshold",
@@ -69,6 +73,7 @@ def test_fields_that_contradict_each_other_are_an_issue(
         {"early_stopping": {"monitor": "val_quality", "mode": "max"}},
         {"swa": {"start_epoch": 3}},
         {"execution": {"device": "gpu", "gpus": 2}},
+        {"metrics": ["accuracy", {"type": "accuracy", "top_k": 2}]},
         {"early_stopping": {"stopping_threshold": 0.5, "divergence_threshold": 1}},
         {"early_stopping": {"monitor": "val_f1", "stopping_threshold": 0.9, "divergence_threshold": 0.5}},
     ],

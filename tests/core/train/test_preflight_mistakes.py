@@ -146,6 +146,9 @@ MENDED: dict[str, tuple[dict[str, Any], str, str]] = {
         "/loss",
         "too_many_classes",
     ),
+    "amounts for a loss of yes and no": (
+        changed(DIABETES, ("replace", "/loss", "BCEWithLogitsLoss")), "/loss", "target_not_yes_or_no"
+    ),
     "a task that the loss contradicts": (changed(DIGITS, ("add", "/task", "regression")), "/task", "task_contradicts"),
     "raw outputs for BCELoss": (changed(BINARY, ("replace", "/loss", "BCELoss")), "/loss", "not_probabilities"),
     "a schedule that ends before the job": (
@@ -424,6 +427,32 @@ WARNED: dict[str, tuple[dict[str, Any], str, str]] = {
         "interval",
     ),
 }  # fmt: skip
+
+
+IDLE: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an exclusion of nothing": (
+        changed(DIGITS, ("add", "/regularization", {"l1": 0.1, "exclude": ["biass"]})),
+        "/regularization/exclude/0",
+        "matches_nothing",
+    ),
+    "an exclusion of everything": (
+        changed(DIGITS, ("add", "/regularization", {"l1": 0.1, "exclude": ["0.bias", ""]})),
+        "/regularization/exclude/1",
+        "matches_all",
+    ),
+    "more batches for an update than an epoch has": (
+        changed(DIGITS, ("add", "/accumulate_grad_batches", 10_000)),
+        "/accumulate_grad_batches",
+        "more_than_batches",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "pointer", "code"), IDLE.values(), ids=IDLE)
+def test_what_matches_nothing_is_a_warning(cache: Path, body: dict[str, Any], pointer: str, code: str) -> None:
+    report = checked(body, cache)
+    assert not report.errors
+    assert [(issue.pointer, issue.code) for issue in report.warnings] == [(pointer, code)]
 
 
 @pytest.mark.parametrize(("body", "pointer", "code"), WARNED.values(), ids=WARNED)

@@ -25,6 +25,8 @@ THREE = facts(classes=["a", "b", "c"])
 TWO = facts(classes=["no", "yes"], label_max=1)
 NUMBER = facts(target_dtype="float32", label_min=None, label_max=None)
 SEVERAL = facts(target_dtype="float32", target_shape=(5,), label_min=None, label_max=None)
+AMOUNT = facts(target_dtype="float32", label_min=None, label_max=None, target_min=-0.5, target_max=1.0)
+CHANCE = facts(target_dtype="float32", label_min=None, label_max=None, target_min=0.0, target_max=1.0)
 NUMBERS_OF_ONE = facts(target_dtype="float32", target_shape=(1,), label_min=None, label_max=None)
 
 
@@ -42,6 +44,7 @@ def resolved(loss: Any, known: Facts, **more: Any) -> task.Task:
         ("NLLLoss", THREE, ("classification", 3, 3, (), torch.int64)),
         ("BCEWithLogitsLoss", TWO, ("binary", 2, 1, (1,), torch.float32)),
         ("BCEWithLogitsLoss", NUMBER, ("binary", 2, 1, (1,), torch.float32)),
+        ("BCEWithLogitsLoss", CHANCE, ("binary", 2, 1, (1,), torch.float32)),
         ("BCEWithLogitsLoss", SEVERAL, ("multilabel", 5, 5, (5,), torch.float32)),
         ("MultiLabelMarginLoss", SEVERAL, ("multilabel", 5, 5, (5,), torch.float32)),
         ("MSELoss", NUMBER, ("regression", None, 1, (1,), torch.float32)),
@@ -67,6 +70,8 @@ def test_labels_are_amounts_where_the_spec_says_regression() -> None:
         ("CrossEntropyLoss", NUMBER, {}, "/loss", "target_not_classes"),
         ("CrossEntropyLoss", facts(label_min=-1), {}, "/data/train", "label_range"),
         ("BCEWithLogitsLoss", THREE, {}, "/loss", "too_many_classes"),
+        ("BCEWithLogitsLoss", AMOUNT, {}, "/loss", "target_not_yes_or_no"),
+        ("BCELoss", AMOUNT, {}, "/loss", "target_not_yes_or_no"),
         ("MultiLabelMarginLoss", TWO, {}, "/loss", "target_not_labels"),
         ("MSELoss", THREE, {}, "/loss", "target_is_classes"),
         (["MSELoss", "CrossEntropyLoss"], THREE, {}, "/loss/0", "target_is_classes"),
