@@ -93,6 +93,31 @@ class TestWarm:
         assert (answer.status_code, answer.json()["ok"]) == (200, False)
         assert answer.json()["errors"][0]["pointer"] == "/epoch"
 
+    @pytest.mark.parametrize(
+        ("changes", "found"),
+        [
+            (
+                {"epochs": "3", "ema": {"decay": 2}, "metrics": [3], "checkpoints": {"every": 5}},
+                {"/epochs": "wrong_type", "/ema/decay": "out_of_range", "/metrics/0": "wrong_type",
+                 "/checkpoints/every": "not_allowed"},
+            ),
+            (
+                {"execution": {"device": "cpu", "gpus": 2}, "validate_every": {}, "metrics": ["f1", "f1"]},
+                {"/execution/gpus": "contradicts", "/validate_every": "exactly_one", "/metrics/1": "repeated"},
+            ),
+        ],
+        ids=["types and ranges", "combinations"],
+    )  # fmt: skip
+    def test_each_of_several_mistakes_has_its_pointer_in_both_answers(
+        self, warm: TestClient, spec: Json, changes: Json, found: dict[str, str]
+    ) -> None:
+        """What each field refuses is in tests/core/spec/test_fields.py; here, that it comes through."""
+        checked, refused = (warm.post(path, json={**spec, **changes}) for path in ("/v1/preflight", "/v1/jobs"))
+
+        assert (checked.status_code, refused.status_code) == (200, 422)
+        for answer in (checked, refused):
+            assert {issue["pointer"]: issue["code"] for issue in answer.json()["errors"]} == found
+
     def test_job_with_a_mistake_is_422_and_not_queued(self, warm: TestClient, mistaken: Json) -> None:
         answer = warm.post("/v1/jobs", json=mistaken)
 
