@@ -1,6 +1,6 @@
 """Random transforms for a whole batch at once: each sample draws as in torchvision, then all pixels are made together.
 
-Draws and pixels are torchvision's to the last bit: one sample after the other gives the same batch, ten times as slowly.
+Draws and pixels are torchvision's to the last bit: sample by sample gives the same batch, ten times as slowly.
 """
 
 import math
@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torchvision's own abbreviation
 
-Drawn = Sequence[dict[str, Any] | None]
-"""What each sample drew, in torchvision's words; None: chance leaves it as it is."""
+from core.train.build.drawing import Drawn, draw
+
 GRIDDED = (InterpolationMode.NEAREST, InterpolationMode.BILINEAR)
 
 
@@ -34,14 +34,7 @@ class EachSample:
         """Transform ``batch[B, ...]``; images ``[B, C, H, W]`` all at once where there is a way to."""
         if self.kernel is None or batch.ndim != 4:
             return torch.stack([self.transform(sample) for sample in batch])
-        drawn = [self._draw(batch[0]) for _ in range(len(batch))]
-        return self.kernel(self.transform, batch, drawn).contiguous()
-
-    def _draw(self, sample: Tensor) -> dict[str, Any] | None:
-        p = getattr(self.transform, "p", None)
-        if p is not None and torch.rand(1) >= p:
-            return None
-        return dict(self.transform.make_params([sample]))
+        return self.kernel(self.transform, batch, draw(self.transform, batch)).contiguous()
 
 
 def _kernel(transform: v2.Transform) -> Callable[[Any, Tensor, Drawn], Tensor] | None:

@@ -82,6 +82,11 @@ def test_what_torchvision_refuses_is_refused(transform: v2.Transform) -> None:
         EachSample(transform)(batch)
 
 
+def test_a_range_from_more_to_less_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"from 30\.0 to 10\.0"):
+        EachSample(v2.RandomRotation((30, 10)))(images(torch.float32))
+
+
 @pytest.mark.parametrize(
     ("transform", "batch"),
     [
