@@ -93,7 +93,7 @@ class Record:
                 from_epoch=started.from_epoch,
                 pid=self._pid,
                 device=self._device,
-                decisions=[*_rollbacks(started), *_duplicates(started, self._claim)],
+                decisions=[*_rollbacks(started), *_at_first(started, self._claim)],
             )
             hit("start.written")
 
@@ -279,17 +279,24 @@ def _rollbacks(started: Started) -> list[dict[str, Any]]:
     ]
 
 
-def _duplicates(started: Started, claim: Claim) -> list[dict[str, Any]]:
-    """Say to the job's owner that val or test shares samples with train: at the job's first start and never again."""
+TOLD_AT_FIRST = {
+    "no_effect": ("pointer",),
+    "duplicates": ("split", "duplicates", "samples"),
+}
+"""Warnings that are decisions of the job's first start, and of no later one; with the numbers that they come with."""
+
+
+def _at_first(started: Started, claim: Claim) -> list[dict[str, Any]]:
+    """Say to the job's owner what the first start found: fields without effect, samples in two splits, and so on."""
     return [
         {
-            "kind": "duplicates",
+            "kind": warning["code"],
             "epoch": started.from_epoch,
             "reason": warning["detail"],
-            **{name: warning[name] for name in ("split", "duplicates", "samples")},
+            **{name: warning[name] for name in TOLD_AT_FIRST[warning["code"]]},
         }
         for warning in started.warnings
-        if warning["code"] == "duplicates" and claim.numerics is None
+        if warning["code"] in TOLD_AT_FIRST and claim.numerics is None
     ]
 
 

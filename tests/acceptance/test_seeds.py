@@ -275,6 +275,7 @@ def specs(lab: Lab) -> dict[str, Json]:
         "still": still(epochs=2, regularization={"l1": 0.01, "l2": 0.02, "exclude": ["bias"]}),
         "still full": still(**full),
         "dropout": still(
+            execution={"threads": 1, "gpus": 2},
             model=sequential({"type": "Dropout", "p": 0.5}, linear(3)), accumulate_grad_batches=2, epochs=2
         ),
         "order": still(batch_size=10, max_steps=11, epochs=2, drop_last=True),
@@ -829,6 +830,13 @@ def test_row_40_the_next_best_and_the_latest_weights_are_left_as_asked(lab: Lab)
     for one in (kept["best"][1], kept["last"][1]):
         scores = logits(lab.weights("stopped", one["file"].removesuffix(".safetensors")), VAL[0])
         assert cross_entropy(scores, VAL[1]) == near(losses[one["epoch"]], 1e-4)
+
+
+def test_row_42_several_gpus_are_for_later_and_the_job_says_so(lab: Lab) -> None:
+    (said,) = lab.decisions("dropout", "no_effect")
+    assert (said["pointer"], said["reason"]) == ("/execution/gpus", "This version trains on one GPU.")
+    assert lab.warnings(execution={"gpus": 2}) == [("/execution/gpus", "no_effect")]
+    assert lab.errors(execution={"device": "cpu", "gpus": 2}) == [("/execution/gpus", "contradicts")]
 
 
 def test_row_43_test_set_is_looked_at_once_on_the_best_weights_and_stored_apart(lab: Lab) -> None:
