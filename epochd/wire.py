@@ -53,6 +53,13 @@ class Best(TypedDict):
     value: float | None
 
 
+class Saved(TypedDict):
+    """What a job spared by ending before its last epoch."""
+
+    epochs: int
+    seconds: float
+
+
 class JobError(TypedDict, total=False):
     """Why a job failed."""
 
@@ -77,6 +84,8 @@ class Job(TypedDict):
     error: JobError | None
     progress: Progress | None
     best: Best | None
+    saved: NotRequired[Saved | None]
+    """Of a job that its own spec ended early."""
     latest_metrics: dict[str, Any] | None
     test_metrics: dict[str, Any] | None
     created_at: str

@@ -53,6 +53,8 @@ def closing_table(
         if words := _metrics(values):
             table.add_row(title, words)
     table.add_row("early stopping", early_stopping_in_words(job, decisions))
+    if saved := job.get("saved"):
+        table.add_row("saved", f"{saved['epochs']} epochs, about {seconds_in_words(saved['seconds'])}")
     if job["started_at"] and job["finished_at"]:
         took = datetime.fromisoformat(job["finished_at"]) - datetime.fromisoformat(job["started_at"])
         table.add_row("took", seconds_in_words(took.total_seconds()))

@@ -118,6 +118,7 @@ def test_the_closing_table_tells_result_best_test_metrics_and_artifacts() -> Non
         best={"epoch": 3, "monitor": "val_loss", "value": 0.4}, test_metrics={"loss": 0.41, "accuracy": 0.97},
         latest_metrics={"train": {"loss": 0.1}, "val": {"loss": 0.5, "accuracy": 0.96}},
         started_at="2026-01-01T00:00:00Z", finished_at="2026-01-01T00:00:08.400Z",
+        saved={"epochs": 8, "seconds": 33.6},
     )  # fmt: skip
     console = pipe()
     files: list[Artifact] = [{"name": "model.safetensors", "sha256": "0" * 64, "size_bytes": 19046}]
@@ -133,6 +134,7 @@ def test_the_closing_table_tells_result_best_test_metrics_and_artifacts() -> Non
         "last val loss 0.5 accuracy 0.96",
         "test loss 0.41 accuracy 0.97",
         "early stopping stopped after epoch 8: val_loss did not improve in 5 checks; best val_loss 0.4 at epoch 3",
+        "saved 8 epochs, about 33.6 s",
         "took 8.4 s",
         "artifact model.safetensors (18.6 KiB)",
     ]
