@@ -282,6 +282,7 @@ def _rollbacks(started: Started) -> list[dict[str, Any]]:
 TOLD_AT_FIRST = {
     "no_effect": ("pointer",),
     "duplicates": ("split", "duplicates", "samples"),
+    "compile": ("compiled",),
 }
 """Warnings that are decisions of the job's first start, and of no later one; with the numbers that they come with."""
 

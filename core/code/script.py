@@ -66,10 +66,12 @@ def script(
 def _title(job: Job, numerics: Mapping[str, Any] | None) -> str:
     name = plain(job.spec.name or "") or "A training job"
     lines = [f'"""{name}, as plain PyTorch.', ""]
-    lines += [
-        "Needs torch, torchvision, scikit-learn and numpy. Prints every epoch's numbers and leaves the",
-        "weights in model.pt. On a CPU these are exactly those of the job that it was written from, if the",
-    ]
+    lines += ["Needs torch, torchvision, scikit-learn and numpy. Prints every epoch's numbers and leaves the"]
+    if job.spec.compile is True:
+        lines += ["weights in model.pt. The job ran with whole updates compiled, this runs with the model compiled:"]
+        lines += ["the last bits differ."]
+        return "\n".join([*lines, '"""'])
+    lines += ["weights in model.pt. On a CPU these are exactly those of the job that it was written from, if the"]
     if numerics:
         versions = f"torch {numerics.get('torch')}, torchvision {numerics.get('torchvision')}"
         lines += [f"versions and instructions are the same: {plain(versions)}, {plain(str(numerics.get('isa')))}."]

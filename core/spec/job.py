@@ -391,7 +391,7 @@ class JobSpec(Part):
         Annotated[Literal["auto"], Tag(CHOICE + "word")] | Annotated[bool, Tag(CHOICE + "switch")],
         Discriminator(_word_or_switch),
     ] = "auto"
-    """Compile whole updates (CPU; on a GPU the model): other last bits. `auto`: small models, millions of updates."""
+    """Compile whole updates (on a GPU the model): other last bits. `auto`: only what leaves every bit as it is."""
     profile: bool = False
     """Time of batch, forward, loss, backward and update in every row."""
     execution: Execution = Execution()

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ def assemble(
     loss_fn = build.loss(spec, class_weights=class_weights(spec, sets.train, task, device)).to(device)
     steps = min(spec.epochs * updates_per_epoch, spec.max_steps or math.inf)
     updater = Updater(
-        model=cast("Callable[[Tensor], Tensor]", torch.compile(model)) if spec.compile is True else model,
+        model=model,
         loss_fn=loss_fn,
         optimizer=optimizer,
         clip=Clipper(model.parameters(), spec.gradient_clipping),

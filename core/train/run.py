@@ -19,6 +19,7 @@ from core.spec.job import JobSpec
 from core.train import numerics, preflight, sets, task
 from core.train.assembling import assemble
 from core.train.checkpoint import FolderStore, load_first
+from core.train.compiling import CannotCompile
 from core.train.failures import as_failed
 from core.train.feeding import feed
 from core.train.finishing import finish
@@ -101,12 +102,14 @@ class Attempt:
             is_start_published=bool(order.checkpoints),
         )
         trainer = assemble(spec, data, job, batches, seed=seed, device=device, watch=self.watch, journal=journal)
+        compiled, said = _compile(trainer, spec)
+        warnings.extend(said)
         state, problems = load_first(order.checkpoints, order.checkpoint_digests)
         warnings.extend({"pointer": "", "code": "checkpoint_passed_over", "detail": problem} for problem in problems)
         if state is not None:
             trainer.load_state_dict(state)
         self.trainer = trainer
-        resolved = _as_run(resolved, seed=seed, device=device.type, threads=threads)
+        resolved = _as_run(resolved, seed=seed, device=device.type, threads=threads, compiled=compiled)
         self.pipe.send(
             Started(resolved_spec=resolved, numerics=fingerprint, from_epoch=trainer.at.epoch, warnings=warnings)
         )
@@ -175,14 +178,25 @@ def _flops_per_batch(spec: JobSpec, summary: dict[str, Any]) -> float:
     return float(summary.get("flops_per_sample") or 2 * summary.get("parameters", 0)) * samples
 
 
-def _as_run(resolved: dict[str, Any], *, seed: int, device: str, threads: int) -> dict[str, Any]:
+def _compile(trainer: Trainer, spec: JobSpec) -> tuple[bool, list[dict[str, Any]]]:
+    """Compile the updates where that is asked for; return whether they are, and what to tell about it."""
+    if spec.compile is not True:
+        return False, []
+    is_compiled, detail = True, "updates of full batches run compiled, as the spec asks"
+    try:
+        trainer.compile()
+    except CannotCompile as error:
+        is_compiled, detail = False, f"the updates run uncompiled: {error}"
+    return is_compiled, [{"pointer": "/compile", "code": "compile", "detail": detail, "compiled": is_compiled}]
+
+
+def _as_run(resolved: dict[str, Any], *, seed: int, device: str, threads: int, compiled: bool) -> dict[str, Any]:
     """Return the resolved spec with what only the attempt knew; it parses as a spec and gives the same run again."""
     execution = {
         **(resolved.get("execution") or {}),
         "threads": threads,
         "device": "gpu" if device == "cuda" else "cpu",
     }
-    compiled = resolved.get("compile") is True
     return {**resolved, "seed": seed, "compile": compiled, "execution": execution}
 
 

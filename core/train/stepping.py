@@ -28,7 +28,8 @@ def at_once(optimizer: Optimizer, weights: Sequence[Tensor]) -> Step | None:
         optimizer: which has taken a step, so that its state is there.
         weights: all that it trains, in the order in which their gradients will come.
     """
-    if type(optimizer) not in STEPS or not _is_plain(optimizer, weights):
+    is_small = sum(weight.numel() for weight in weights) <= MAX_ELEMENTS
+    if type(optimizer) not in STEPS or not is_small or not moves_plainly(optimizer, weights):
         return None
     places = {id(weight): place for place, weight in enumerate(weights)}
     rows = [[places[id(weight)] for weight in group["params"]] for group in optimizer.param_groups]
@@ -46,30 +47,42 @@ def at_once(optimizer: Optimizer, weights: Sequence[Tensor]) -> Step | None:
     return step
 
 
-def _is_plain(optimizer: Optimizer, weights: Sequence[Tensor]) -> bool:
+def moves_plainly(optimizer: Optimizer, weights: Sequence[Tensor]) -> bool:
+    """Whether the optimizer moves exactly these weights, all of them float32 on the CPU, by its usual formula."""
     known = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     is_alike = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    is_small = sum(weight.numel() for weight in weights) <= MAX_ELEMENTS
     is_usual = not any(group.get(name) for group in optimizer.param_groups for name in PLAIN)
     is_scalar = not any(isinstance(value, Tensor) for group in optimizer.param_groups for value in group.values())
-    return is_alike and is_small and is_usual and is_scalar and known == {id(weight) for weight in weights}
+    return is_alike and is_usual and is_scalar and known == {id(weight) for weight in weights}
 
 
-def _kept(group: Mapping[str, Any], state: Mapping[Tensor, Any], name: str) -> list[Tensor]:
+def kept(group: Mapping[str, Any], state: Mapping[Tensor, Any], name: str) -> list[Tensor]:
     """Return what the optimizer keeps by this name for each weight of a group.
 
     Raises:
         LookupError: some weight has had no gradient so far.
     """
-    kept = [state.get(weight, {}).get(name) for weight in group["params"]]
-    if any(value is None for value in kept):
+    values = [state.get(weight, {}).get(name) for weight in group["params"]]
+    if any(value is None for value in values):
         raise LookupError(name)
-    return kept
+    return values
+
+
+def counts(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> list[Tensor]:
+    """Return the counts of updates that Adam keeps for each weight of a group.
+
+    Raises:
+        LookupError: they differ, for some weight had no gradient in some update.
+    """
+    steps = kept(group, state, "step")
+    if len({float(step) for step in steps}) > 1:
+        raise LookupError("step")
+    return steps
 
 
 def _sgd(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
     weights = group["params"]
-    buffers = _kept(group, state, "momentum_buffer") if group["momentum"] else []
+    buffers = kept(group, state, "momentum_buffer") if group["momentum"] else []
 
     def step(grads: Tensors) -> None:
         if group["weight_decay"]:
@@ -86,9 +99,7 @@ def _sgd(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
 
 def _adam(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
     weights = group["params"]
-    steps, means, squares = (_kept(group, state, name) for name in ("step", "exp_avg", "exp_avg_sq"))
-    if len({float(step) for step in steps}) > 1:
-        raise LookupError("not all weights have taken part in every step")
+    steps, means, squares = counts(group, state), kept(group, state, "exp_avg"), kept(group, state, "exp_avg_sq")
 
     def step(grads: Tensors) -> None:
         lr, (beta1, beta2), weight_decay = group["lr"], group["betas"], group["weight_decay"]

@@ -32,6 +32,12 @@ UNTAPED = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_s
 """Marks of operators whose numbers decide what comes after them: the next batch may need another list."""
 
 
+def kind_of(batch: Batch) -> tuple[object, ...]:
+    """Return what batches have in common that one list of operators serves."""
+    inputs, target = batch
+    return inputs.shape, target.shape, inputs.dtype, target.dtype
+
+
 class Passed(NamedTuple):
     """What a pass over a batch gives."""
 
@@ -152,20 +158,20 @@ class Tapes:
 
     def __init__(self, recorder: Recorder, device: torch.device) -> None:
         self.recorder, self.device = recorder, device
-        self._tapes: dict[tuple[Any, ...], Tape | None] = {}
+        self._tapes: dict[tuple[object, ...], Tape | None] = {}
 
     def get(self, batch: Batch) -> Tape | None:
         """Return the tape of such a batch, if there is one that may be used."""
-        return self._tapes.get(_kind(batch))
+        return self._tapes.get(kind_of(batch))
 
     def rehearse(self, batch: Batch) -> Rehearsal | None:
         """Write a tape for such a batch and play it on copies; None where that was tried before, or cannot be done.
 
         Nothing that training holds is changed.
         """
-        if _kind(batch) in self._tapes or len(self._tapes) >= MAX_TAPES:
+        if kind_of(batch) in self._tapes or len(self._tapes) >= MAX_TAPES:
             return None
-        self._tapes[_kind(batch)] = None
+        self._tapes[kind_of(batch)] = None
         before = rng_state(self.device)
         try:
             return self._rehearsed(batch, before)
@@ -198,7 +204,7 @@ class Tapes:
             and _have_drawn_the_same(rehearsal.random, rng_state(self.device))
         )
         if is_same:
-            self._tapes[_kind(batch)] = rehearsal.tape
+            self._tapes[kind_of(batch)] = rehearsal.tape
 
 
 def _check(passed: Passed) -> None:
@@ -211,11 +217,6 @@ def _check(passed: Passed) -> None:
     owners = {tensor.untyped_storage().data_ptr() for tensor in (passed.output, *passed.grads)}
     if len(kinds) > 1 or len(owners) < len(passed.grads) + 1:
         raise NotImplementedError("gradients of several kinds, or of one memory")
-
-
-def _kind(batch: Batch) -> tuple[Any, ...]:
-    inputs, target = batch
-    return inputs.shape, target.shape, inputs.dtype, target.dtype
 
 
 def _are_same(left: Tensor, right: Tensor) -> bool:

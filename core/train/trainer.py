@@ -11,6 +11,7 @@ from torch import nn
 from core.messages import Progress, StopReason
 from core.train.averaging import WeightAverage
 from core.train.checkpoint import check_keys, fitting
+from core.train.compiling import CannotCompile
 from core.train.data import Batch, EvalBatches, TrainBatches
 from core.train.diagnosing import Diagnoser
 from core.train.evaluating import Evaluator, by_monitor
@@ -61,6 +62,17 @@ class Trainer:
     def judged_model(self) -> nn.Module:
         """The weights that are validated and returned: the average once there is one, else the model's own."""
         return self.average.model if self.average is not None and self.average.updates else self.model
+
+    def compile(self) -> None:
+        """Compile the updates of full batches; done before any state is loaded, it changes none.
+
+        Raises:
+            CannotCompile: why they run uncompiled.
+        """
+        if self.plan.accumulate > 1:
+            raise CannotCompile("an update takes several batches")
+        self.model.train()
+        self.updater.compile(next(self.train.epoch(1)))
 
     def begin(self) -> None:
         """Go into training mode; where asked, judge the initial weights first (the row of epoch 0)."""

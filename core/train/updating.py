@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.spec.job import GradientClipping, Regularization
+from core.train.compiling import CannotCompile, Clipping, CompiledUpdate
 from core.train.data import Batch
 from core.train.phases import Phases
 from core.train.scoring import RunningMean, Scores
@@ -87,7 +88,7 @@ class Updater:
     def __init__(
         self,
         *,
-        model: Callable[[Tensor], Tensor],
+        model: nn.Module,
         loss_fn: LossFn,
         optimizer: Optimizer,
         clip: Clipper,
@@ -98,7 +99,8 @@ class Updater:
         phases: Phases | None = None,
         is_taped: bool = False,
     ) -> None:
-        self.model, self.loss_fn, self.optimizer, self.clip, self.penalty = model, loss_fn, optimizer, clip, penalty
+        self.model: Callable[[Tensor], Tensor] = model
+        self.loss_fn, self.optimizer, self.clip, self.penalty = loss_fn, optimizer, clip, penalty
         self.scores, self.phases = scores, phases or Phases()
         self.loss, self.data_loss, self.grad_norm = RunningMean(), RunningMean(), RunningMean()
         self.autocast = autocast(precision, device)
@@ -110,15 +112,17 @@ class Updater:
         self.tapes: Tapes | None = None
         self.step_at_once: Step | None = None
         self.mode: Callable[[], AbstractContextManager[Any]] = torch.no_grad
-        can_be_taped = isinstance(model, nn.Module) and self.scaler is None and not self.phases.is_on
-        if is_taped and can_be_taped and not self.is_closure_needed:
-            recorder = Recorder(cast("nn.Module", model), self._losses, self.autocast, self.input_dtype)
-            self.tapes = Tapes(recorder, device)
+        self.compiled: CompiledUpdate | None = None
+        self.recorder = Recorder(model, self._losses, self.autocast, self.input_dtype)
+        if is_taped and self.scaler is None and not self.phases.is_on and not self.is_closure_needed:
+            self.tapes = Tapes(self.recorder, device)
 
     def update(self, batches: Sequence[Batch]) -> None:
         """Do one update on `batches`; several are accumulated, each weighted by its share of the samples."""
         if self.is_closure_needed:
             self._step_with_closure(batches)
+        elif self.compiled is not None and self._may_be_compiled(self.compiled, batches):
+            self._run_compiled(self.compiled, batches[0])
         elif self.tapes is None or len(batches) > 1:
             self._backward(batches, is_recorded=True)
             self._step()
@@ -130,6 +134,34 @@ class Updater:
             if rehearsal is not None:
                 self.tapes.judge(batches[0], rehearsal, loss)
             self._step()
+
+    def compile(self, batch: Batch) -> None:
+        """Compile the update for batches like this one; on a GPU the model alone.
+
+        Raises:
+            CannotCompile: why they go on uncompiled.
+        """
+        if self.is_closure_needed:
+            raise CannotCompile("LBFGS evaluates the loss several times in an update")
+        if self.scaler is not None:
+            raise CannotCompile("16-mixed scales the loss, and leaves out updates")
+        if batch[0].device.type != "cpu":
+            self.model, self.tapes = torch.compile(self.model), None  # the passes alone
+            return
+        clipping = Clipping(self.clip.max_norm, self.clip.clip_value, self.clip.norm_type)
+        self.compiled = CompiledUpdate(self.recorder, self.optimizer, clipping, batch)
+
+    def _may_be_compiled(self, compiled: CompiledUpdate, batches: Sequence[Batch]) -> bool:
+        is_looked_into = self.on_gradients is not None  # compiled, the gradients are nowhere to be seen
+        return not is_looked_into and len(batches) == 1 and compiled.suits(batches[0])
+
+    def _run_compiled(self, compiled: CompiledUpdate, batch: Batch) -> None:
+        with self.phases.during("update"), torch.no_grad():
+            loss, data_loss, output, norm, grads = compiled(*batch)
+            self._record(loss, data_loss, output, batch[1])
+            self.grad_norm.add(norm, 1)
+            if grads:
+                self._step_with(grads)
 
     def _play(self, tape: Tape, batch: Batch) -> None:
         """Do an update with a tape."""
@@ -257,6 +289,8 @@ class Updater:
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Go on with the optimizer's `state`, which torch rounds to the number format of the weights: undo that."""
         self.step_at_once = None  # it holds the tensors of the state before
+        if self.compiled is not None:
+            self.compiled.forget()
         self.optimizer.load_state_dict(state)
         saved, loaded = state["state"], self.optimizer.state_dict()["state"]
         for index, values in loaded.items():

@@ -70,6 +70,13 @@ def test_only_what_the_job_uses_appears(changes: dict[str, Any], words: list[str
         assert word in with_it
 
 
+def test_the_script_of_a_compiled_job_does_not_promise_its_bits(tmp_path: Path) -> None:
+    plain, compiled = written(MOONS, tmp_path), written(MOONS | {"compile": True}, tmp_path)
+    assert "exactly those of the job" in plain
+    assert "exactly those of the job" not in compiled
+    assert "the last bits differ" in compiled
+
+
 def test_a_name_cannot_leave_the_docstring(tmp_path: Path) -> None:
     text = written(MOONS | {"name": 'x"""\nimport os\\ \u202e'}, tmp_path)
     assert text.startswith('"""x import os, as plain PyTorch.\n')
