@@ -28,7 +28,7 @@ from core.train.schedule import Schedule
 from core.train.scoring import Scores, preparation
 from core.train.sets import Sets
 from core.train.stopping import StopRules
-from core.train.tape import MIN_UPDATES
+from core.train.tape import FIRST_UPDATES, MIN_UPDATES
 from core.train.task import Task, losses_of
 from core.train.trainer import Trainer
 from core.train.updating import Clipper, LossFn, Penalty, Updater
@@ -92,7 +92,7 @@ def assemble(
         device=device,
         scores=scores["train"],
         phases=Phases(is_on=spec.profile, device=device),
-        is_taped=steps >= MIN_UPDATES,
+        tape_after=FIRST_UPDATES if steps >= MIN_UPDATES else None,
     )
     plan = Plan(
         epochs=spec.epochs,

@@ -23,7 +23,9 @@ from core.train.rng import rng_state, set_rng_state
 from core.train.stepping import Tensors
 
 MIN_UPDATES = 2000
-"""Writing a tape down costs as much as some thousand updates save."""
+"""Writing a tape down costs as much as some thousand updates save: shorter trainings have none."""
+FIRST_UPDATES = 500
+"""So many go by before a tape is written: a training may end long before it was planned to."""
 MAX_TAPES = 4
 """Shapes of batches that are taped: the full ones, the last one, and what a transform makes of them."""
 ONLY_NAMES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
@@ -154,10 +156,11 @@ class Tapes:
     Args:
         recorder: writes them.
         device: whose random numbers the model draws.
+        after: batches that go by before the first tape is written.
     """
 
-    def __init__(self, recorder: Recorder, device: torch.device) -> None:
-        self.recorder, self.device = recorder, device
+    def __init__(self, recorder: Recorder, device: torch.device, *, after: int = 0) -> None:
+        self.recorder, self.device, self._left = recorder, device, after
         self._tapes: dict[tuple[object, ...], Tape | None] = {}
 
     def get(self, batch: Batch) -> Tape | None:
@@ -165,11 +168,12 @@ class Tapes:
         return self._tapes.get(kind_of(batch))
 
     def rehearse(self, batch: Batch) -> Rehearsal | None:
-        """Write a tape for such a batch and play it on copies; None where that was tried before, or cannot be done.
+        """Write a tape for such a batch and play it on copies; None where it is too early for that, or cannot be done.
 
         Nothing that training holds is changed.
         """
-        if kind_of(batch) in self._tapes or len(self._tapes) >= MAX_TAPES:
+        self._left -= 1
+        if self._left >= 0 or kind_of(batch) in self._tapes or len(self._tapes) >= MAX_TAPES:
             return None
         self._tapes[kind_of(batch)] = None
         before = rng_state(self.device)

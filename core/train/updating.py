@@ -97,7 +97,7 @@ class Updater:
         device: torch.device,
         scores: Scores,
         phases: Phases | None = None,
-        is_taped: bool = False,
+        tape_after: int | None = None,
     ) -> None:
         self.model: Callable[[Tensor], Tensor] = model
         self.loss_fn, self.optimizer, self.clip, self.penalty = loss_fn, optimizer, clip, penalty
@@ -114,8 +114,8 @@ class Updater:
         self.mode: Callable[[], AbstractContextManager[Any]] = torch.no_grad
         self.compiled: CompiledUpdate | None = None
         self.recorder = Recorder(model, self._losses, self.autocast, self.input_dtype)
-        if is_taped and self.scaler is None and not self.phases.is_on and not self.is_closure_needed:
-            self.tapes = Tapes(self.recorder, device)
+        if tape_after is not None and self.scaler is None and not self.phases.is_on and not self.is_closure_needed:
+            self.tapes = Tapes(self.recorder, device, after=tape_after)
 
     def update(self, batches: Sequence[Batch]) -> None:
         """Do one update on `batches`; several are accumulated, each weighted by its share of the samples."""

@@ -136,7 +136,7 @@ def build(
             precision=precision,
             device=CPU,
             scores=scores(),
-            is_taped=is_taped,
+            tape_after=0 if is_taped else None,
         ),
         schedule=Schedule(optim, scheduler(optim, steps), interval=interval),
         train=batches,

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from core.spec.job import GradientClipping, Regularization
 from core.train.loop import fit
+from core.train.tape import Tapes
 from tests.core.train.attempts import TIMED
-from tests.core.train.small import are_equal, build, perceptron, two_moons, weights_of
+from tests.core.train.small import CPU, are_equal, build, perceptron, two_moons, weights_of
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "SGD": lambda weights: torch.optim.SGD(weights, lr=0.1),
@@ -144,3 +145,13 @@ def test_weights_of_one_memory_are_trained_by_autograd(tmp_path: Path) -> None:
     assert taped(trainer) == 0
     assert are_equal(weights_of(trainer.model), weights_of(plain.model))
     assert rows == expected
+
+
+def test_a_tape_is_written_once_training_has_lasted(tmp_path: Path) -> None:
+    trainer, _ = build(tmp_path, is_taped=True, epochs=1)  # 4 batches
+    tapes = trainer.updater.tapes = Tapes(trainer.updater.recorder, CPU, after=2)
+    (batch, *_) = list(trainer.train.epoch(1))
+    for expected in (False, False, True):
+        assert tapes.get(batch) is None
+        trainer.updater.update([batch])
+        assert (tapes.get(batch) is not None) is expected
