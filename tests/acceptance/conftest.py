@@ -16,8 +16,9 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for all tests that leave it as they found it: its start costs more than most of them."""
     folder = tmp_path_factory.mktemp("service")
     data = os.environ.get("EPOCHD_TEST_DATA", str(ROOT.parent / "shared" / "data"))
     with Service(folder, {"EPOCHD_DATASETS_DIR": data}) as running:

@@ -309,16 +309,16 @@ class TestRemoteDoctor:
         assert "not ready: it is away" in result.stdout
 
 
-def test_a_watch_survives_a_killed_and_restarted_api(tmp_path: Path) -> None:
-    with Service(tmp_path) as service:
-        job_id = service.submit(example("cnn-augmented") | {"epochs": 8, "early_stopping": None})["id"]
-        results: list[Result] = []
-        watching = threading.Thread(target=lambda: results.append(Cli(service.url)("watch", job_id)))
-        watching.start()
-        wait_until(lambda: service.rows(job_id))
-        service.kill("api")
-        service.start("api")
-        watching.join(180)
+def test_a_watch_survives_a_killed_and_restarted_api(service: Service) -> None:
+    job_id = service.submit(example("cnn-augmented") | {"epochs": 8, "early_stopping": None})["id"]
+    results: list[Result] = []
+    watching = threading.Thread(target=lambda: results.append(Cli(service.url)("watch", job_id)))
+    watching.start()
+    wait_until(lambda: service.rows(job_id))
+    service.kill("api")
+    service.start("api")
+    watching.join(180)
+    service.wait_ready()
     assert results[0].exit_code == 0, results[0].output
     shown = [line.split()[1] for line in results[0].stdout.splitlines() if line.startswith("epoch ")]
     assert shown == [f"{epoch}/8" for epoch in range(1, 9)]

@@ -13,7 +13,7 @@ from core.messages import DatasetFile, Done, TrainOrder
 from tests.core.train.test_run import train
 
 MIB = 1 << 20
-LIMIT = 64 * MIB
+LIMIT = 32 * MIB
 """Of private memory, on top of what importing torch takes."""
 BYTES = 3 * LIMIT
 CHILD = """
