@@ -148,19 +148,17 @@ def _order(job: Job) -> list[str]:
 
 def _batches(job: Job) -> list[str]:
     count = job.spec.accumulate_grad_batches
-    inner = _forward(job)
     if count == 1:
         head = "for batch, rows in enumerate(order.split(BATCH_SIZE)):" if job.is_augmented else None
-        return [head or "for rows in order.split(BATCH_SIZE):", *indented([*inner, *_update(job)])]
+        return [head or "for rows in order.split(BATCH_SIZE):", *indented([*_forward(job), *_update(job)])]
     batch = "for batch, rows in enumerate(group, first):" if job.is_augmented else "for rows in group:"
+    group = _group_closure(job, batch) if is_lbfgs(job) else [batch, *indented(_forward(job))]
     return [
         "batches = order.split(BATCH_SIZE)",
         f"for first in range(0, len(batches), {count}):",
         f"    group = batches[first : first + {count}]  # one update for all of these",
         "    samples = sum(len(rows) for rows in group)",
-        f"    {batch}",
-        *indented(inner, 2),
-        *indented(_update(job)),
+        *indented([*group, *_update(job)]),
     ]
 
 
@@ -171,16 +169,23 @@ def is_lbfgs(job: Job) -> bool:
 
 def _forward(job: Job) -> list[str]:
     """Return the lines from a batch's rows to its gradients."""
+    if is_lbfgs(job):
+        return [*_taken(job), *_closure(job, _loss(job))]
+    return [*_taken(job), *_loss(job), f"{_share(job)}.backward()", *_recorded(job)]
+
+
+def _taken(job: Job) -> list[str]:
+    """Return the lines from a batch's rows to what the model takes."""
     lines = ["inputs, target = x_train[rows], y_train[rows]"]
     lines += ["inputs = augment(inputs, epoch, batch)"] if job.is_augmented else []
-    lines += ["inputs = inputs.to(torch.bfloat16)"] if job.spec.precision == "bf16-true" else []
+    return lines + (["inputs = inputs.to(torch.bfloat16)"] if job.spec.precision == "bf16-true" else [])
+
+
+def _loss(job: Job) -> list[str]:
     model = "forward" if job.spec.compile is True else "model"
     name = "data_loss" if has_penalty(job) else "loss"
-    forward = _autocast(job, [f"output = {model}(inputs)", f"{name} = loss_fn(output, target)"])
-    forward += ["loss = data_loss + penalty()"] if has_penalty(job) else []
-    if is_lbfgs(job):
-        return [*lines, *_closure(job, forward)]
-    return [*lines, *forward, f"{_share(job)}.backward()", *_recorded(job)]
+    lines = _autocast(job, [f"output = {model}(inputs)", f"{name} = loss_fn(output, target)"])
+    return lines + (["loss = data_loss + penalty()"] if has_penalty(job) else [])
 
 
 def _share(job: Job) -> str:
@@ -215,6 +220,34 @@ def _closure(job: Job, forward: list[str]) -> list[str]:
         "optimizer.step(closure)",
         f"{names} = looks[0]",
         *_recorded(job),
+    ]
+
+
+def _group_closure(job: Job, batch: str) -> list[str]:
+    """Return the lines of an LBFGS update on several batches, each weighted by its share of the samples."""
+    kept = "(loss.detach(), data_loss.detach(), output.detach(), target)"
+    names = "loss, data_loss, output, target"
+    if not has_penalty(job):
+        kept, names = (words.replace(" data_loss.detach(),", "").replace(" data_loss,", "") for words in (kept, names))
+    return [
+        "looks = []",
+        "",
+        "def closure(group=group, first=first, samples=samples, looks=looks):"
+        if job.is_augmented
+        else "def closure(group=group, samples=samples, looks=looks):",
+        '    """Evaluate the loss once more, as LBFGS asks for it."""',
+        "    optimizer.zero_grad()",
+        "    total = 0.0",
+        f"    {batch}",
+        *indented([*_taken(job), *_loss(job), "share = loss * (len(rows) / samples)", "share.backward()"], 2),
+        "        total += share.detach()",
+        f"        looks.append({kept})",
+        *indented(_clipped(job)),
+        "    return float(total)",
+        "",
+        "optimizer.step(closure)",
+        f"for {names} in looks[: len(group)]:",
+        *indented(_recorded(job)),
     ]
 
 
@@ -291,18 +324,23 @@ def _refresh(job: Job, page: Page) -> None:
 def _measured(job: Job) -> list[str]:
     """Return the lines that make and show the row of the epoch."""
     train = 'summary("train", losses, outputs, targets)'
-    data = ['["train_data_loss"] = mean(data_losses, targets)'] if has_penalty(job) else []
+    name = "train" if job.judges_within_epochs else "row"
+    terms = [
+        f'{name}["train_data_loss"] = mean(data_losses, targets)',
+        f'{name}["train_penalty"] = {name}["train_loss"] - {name}["train_data_loss"]',
+    ]
+    terms = terms if has_penalty(job) else []
     val = f'evaluate({judged(job)}, x_val, y_val, "val")'
     if job.judges_within_epochs:
         lines = [
             f"train, fresh = {train}, {{}}",
-            *(f"train{line}" for line in data),
+            *terms,
             f"if validated != step and (stop{_or_max_steps(job)} or epoch == EPOCHS):",
             f"    val = fresh = {val}",
             "row = {**train, **val}",
         ]
     else:
-        lines = [f"row = {train}", *(f"row{line}" for line in data)]
+        lines = [f"row = {train}", *terms]
         if job.has("val"):
             lines += [f"row |= {val}"] if is_validated_each_epoch(job) else [f"if {_is_due(job)}:", f"    row |= {val}"]
     return [*lines, *_lr(job), "show(epoch, row)"]
