@@ -18,7 +18,7 @@ class Upload:
     """One version of an uploaded data set, as far as the script must know it."""
 
     format: str
-    """`csv`, `parquet`, `npz`, `images`, `idx`."""
+    """`csv`, `parquet`, `jsonl`, `npz`, `images`, `idx`."""
     sha256: str
     """Of the file."""
     profile: Mapping[str, Any]
@@ -61,6 +61,11 @@ class Job:
         """Return the source of a set that has one."""
         found: Component = getattr(self.spec.data, name)
         return found
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether a table is cut into windows."""
+        return self.spec.data.train.arguments.get("window") is not None
 
     @property
     def is_augmented(self) -> bool:

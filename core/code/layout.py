@@ -10,7 +10,22 @@ WIDTH = 100
 """Characters of a line."""
 INDENT = "    "
 STANDARD = frozenset(
-    {"argparse", "copy", "csv", "gzip", "hashlib", "io", "math", "os", "pathlib", "re", "tempfile", "zipfile"}
+    {
+        "argparse",
+        "copy",
+        "csv",
+        "gzip",
+        "hashlib",
+        "io",
+        "itertools",
+        "json",
+        "math",
+        "os",
+        "pathlib",
+        "re",
+        "tempfile",
+        "zipfile",
+    }
 )
 """Modules of the standard library that scripts use; they are imported first."""
 

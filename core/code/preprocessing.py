@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.code import uploads
+from core.code import tables
 from core.code.job import Job, arguments_of, refuse
 from core.code.layout import Call, Page, Raw, tupled, written
+from core.code.uploads import is_upload
 from core.spec.job import Component
 from core.spec.pointer import join
 
@@ -13,18 +14,27 @@ TARGET = "target"
 ENCODERS = ("OneHotEncoder", "OrdinalEncoder")
 LINNERUD = ("Weight", "Waist", "Pulse")
 TUPLES = ("feature_range", "quantile_range", "degree")
-NAMED = '''def fit(step, columns):
+BY_COLUMN = '''def by_column(x):
+    """Return rows with their columns one after the other in memory: so are their sums made."""
+    return np.asfortranarray(x.reshape(-1, x.shape[-1]))'''
+NAMED = '''def placed(x, made, at):
+    """Put what was made of some columns in their place."""
+    made = made.reshape(*x.shape[:-1], -1)
+    if made.shape[-1] == len(at):
+        x[..., at] = made
+        return x
+    first, after = min(at), [place for place in range(min(at), x.shape[-1]) if place not in at]
+    return np.concatenate([x[..., :first], made, x[..., after]], axis=-1)
+
+
+def fit(step, columns):
     """Fit a step on the training rows of some columns; what it makes stands in their place."""
-    global x, features
+    global SETS, features
     at = [features.index(name) for name in columns]
-    made = step.fit(x[TRAIN][:, at]).transform(x[:, at])
-    if made.shape[1] == len(at):
-        x[:, at] = made
-        return
-    first, after = min(at), [place for place in range(min(at), len(features)) if place not in at]
-    names = [str(name) for name in step.get_feature_names_out(np.array(columns, dtype=object))]
-    x = np.concatenate([x[:, :first], made, x[:, after]], axis=1)
-    features = features[:first] + names + [features[place] for place in after]'''
+    step.fit(by_column(x[TRAIN][..., at]))
+    PLACED
+    names = step.get_feature_names_out(np.array(columns, dtype=object))
+    features = list(placed(np.array(features, dtype=object), names, at))'''
 
 
 def preprocess(job: Job, page: Page, *, is_split: bool) -> None:
@@ -44,32 +54,35 @@ def preprocess(job: Job, page: Page, *, is_split: bool) -> None:
 
 def _whole(job: Job, page: Page, steps: list[Component], rows: str) -> None:
     """Write steps that work on all columns."""
-    others = [f"x_{name}" for name in job.own_sets]
+    names = ["x", *(f"x_{name}" for name in job.own_sets)]
+    page.add(*BY_COLUMN.splitlines())
     lines = ["# Preprocessing: what it learns, it learns from the training samples only"]
-    lines += [f"{name} = {name}.astype(np.float64)" for name in ("x", *others)]
+    lines += [f"{name} = {name}.astype(np.float64)" for name in names]
+    back = ".reshape(*{name}.shape[:-1], -1)" if job.is_windowed else ""
     for step in steps:
         lines += written("step = ", estimator(step, page))
-        lines += [f"x = step.fit(x{rows}).transform(x)", *(f"{name} = step.transform({name})" for name in others)]
-    page.add(*lines, *(f"{name} = {name}.astype(np.float32)" for name in ("x", *others)))
+        lines += [f"step.fit(by_column(x{rows}))"]
+        lines += [f"{name} = step.transform(by_column({name})){back.format(name=name)}" for name in names]
+    page.add(*lines, *(f"{name} = np.ascontiguousarray({name}, np.float32)" for name in names))
 
 
 def _by_name(job: Job, page: Page, steps: list[Component], rows: str) -> None:
     """Write steps that work on some of the columns, which keep their names."""
-    if job.own_sets:
-        raise refuse("/data/preprocess", "columns_of_two_sets",
-                     "Steps on some columns, with a validation or test set of its own, are not written out.",
-                     "Take the other set from train by a fraction.")  # fmt: skip
+    names = ["x", *(f"x_{name}" for name in job.own_sets)]
     categorical = _categorical(job)
-    page.add(*NAMED.replace("[TRAIN]", rows).splitlines())
+    page.add(*BY_COLUMN.splitlines())
+    made = [f"{name} = placed({name}, step.transform(by_column({name}[..., at])), at)" for name in names]
+    text = NAMED.replace("[TRAIN]", rows).replace("SETS", ", ".join(names))
+    page.add(*text.replace("PLACED", "\n    ".join(made)).splitlines())
     lines = ["# Preprocessing: what it learns, it learns from the training samples only"]
-    if job.spec.data.columns is None or not uploads.is_upload(job):
+    if job.spec.data.columns is None or not is_upload(job):
         lines += _feature_names(job)
-    lines += ["x = x.astype(np.float64)"]
+    lines += [f"{name} = {name}.astype(np.float64)" for name in names]
     if categorical:
         lines += written("categorical = ", sorted(categorical))
     for index, step in enumerate(steps):
         lines += _step(job, step, index, page, categorical)
-    page.add(*lines, "x = x.astype(np.float32)")
+    page.add(*lines, *(f"{name} = np.ascontiguousarray({name}, np.float32)" for name in names))
 
 
 def _step(job: Job, step: Component, index: int, page: Page, categorical: set[str]) -> list[str]:
@@ -95,7 +108,7 @@ def _step(job: Job, step: Component, index: int, page: Page, categorical: set[st
 
 
 def _check_made(job: Job, step: Component, index: int) -> None:
-    known = uploads.feature_names(job)
+    known = tables.feature_names(job)
     unknown = [name for name in step.arguments["columns"] if known is not None and name not in known]
     if unknown:
         detail = f"The step works on {unknown[0]!r}, a column that an encoder before it makes."
@@ -120,7 +133,7 @@ def _has_features(job: Job) -> bool:
 
 def _categorical(job: Job) -> set[str]:
     """Return the features that hold categories, as far as words of the spec or the upload's profile say so."""
-    return uploads.categorical(job)
+    return tables.categorical(job)
 
 
 def estimator(step: Component, page: Page) -> Call:
@@ -160,17 +173,21 @@ def _target_names(job: Job) -> tuple[str, ...]:
     columns = job.spec.data.columns
     if columns is not None and columns.target is not None:
         return (columns.target,) if isinstance(columns.target, str) else tuple(columns.target)
-    return LINNERUD if job.spec.data.train.type == "sklearn.linnerud" else uploads.target_names(job)
+    return LINNERUD if job.spec.data.train.type == "sklearn.linnerud" else tables.target_names(job)
 
 
 def _on_target(job: Job, page: Page, steps: list[Component], rows: str) -> None:
     others = [f"y_{name}" for name in job.own_sets]
+    by_column = "np.asfortranarray({})".format if len(_target_names(job)) > 1 else str
     lines = ["# The target is scaled too; metrics are measured in its own units"]
     lines += [f"{name} = {name}.reshape(len({name}), -1).astype(np.float64)" for name in ("y", *others)]
     names = ["target_scaler"] if len(steps) == 1 else [f"target_scaler_{at}" for at in range(1, len(steps) + 1)]
     for name, step in zip(names, steps, strict=True):
         lines += written(f"{name} = ", estimator(step, page))
-        lines += [f"y = {name}.fit(y{rows}).transform(y)", *(f"{one} = {name}.transform({one})" for one in others)]
+        lines += [
+            f"y = {name}.fit({by_column(f'y{rows}')}).transform(y)",
+            *(f"{one} = {name}.transform({one})" for one in others),
+        ]
     page.add(*lines)
 
 

@@ -10,7 +10,6 @@ from core.code import (
     models,
     optimizing,
     preprocessing,
-    refusing,
     sources,
     splitting,
     transforms,
@@ -45,7 +44,6 @@ def script(
         CodeRefused: it uses what a script cannot repeat.
     """
     job = Job(parse_object(resolved), uploads or {})
-    refusing.check(job)
     page = Page()
     _constants(job, page)
     sources.load(job, page)

@@ -1,6 +1,6 @@
 """The script's data: each kind of source loaded in the fewest plain lines, and the part of it that is used."""
 
-from core.code import uploads
+from core.code import arrays, sequences, tables, uploads
 from core.code.job import Job, arguments_of, refuse
 from core.code.layout import Call, Page, literal, written
 from core.code.splitting import some
@@ -19,7 +19,7 @@ def load(job: Job, page: Page) -> None:
         detail = "An upload and a set of another kind stand together."
         raise refuse("/data", "mixed_sources", detail, "Take an upload for each set, or for none.")
     if families == {"dataset"}:
-        uploads.load(job, page)
+        _uploads(job, page)
         return
     if "torchvision" in families:
         _torchvision_function(job, page)
@@ -27,6 +27,19 @@ def load(job: Job, page: Page) -> None:
         end = "" if name == "train" else f"_{name}"
         lines = _source(job.source(name), page, end)
         page.add(f"# {_title(name, job)}", *lines, *some(job, end), *_selected(job, name, end))
+
+
+def _uploads(job: Job, page: Page) -> None:
+    kind = uploads.file_format(job)
+    uploads.arguments(job, page)
+    write = {
+        "csv": tables.table,
+        "jsonl": sequences.sequences,
+        "npz": arrays.arrays,
+        "idx": arrays.arrays,
+        "images": arrays.images,
+    }
+    write[kind](job, page)
 
 
 def _family(source: Component) -> str:
@@ -111,7 +124,7 @@ def _selected(job: Job, name: str, end: str) -> list[str]:
     if not end:
         lines += _asides(columns)
     lines += _features(columns, end)
-    return [*lines, *_categories(columns, end), *_targets(source, columns, end)]
+    return [*lines, *_categories(columns, end, is_shared=bool(job.own_sets)), *_targets(source, columns, end)]
 
 
 def _asides(columns: Columns) -> list[str]:
@@ -135,18 +148,25 @@ def _features(columns: Columns, end: str) -> list[str]:
     return [*chosen, f"x{end} = x{end}[:, [names.index(name) for name in features]]"]
 
 
-def _categories(columns: Columns, end: str) -> list[str]:
+def _categories(columns: Columns, end: str, *, is_shared: bool) -> list[str]:
     known = [name for name in columns.categorical if columns.features is None or name in columns.features]
     if not known:
         return []
     if end:
-        raise refuse("/data/columns/categorical", "categories_of_two_sets",
-                     "Categories of a table with a validation or test set of its own are not written out.",
-                     "Take the other set from train by a fraction.")  # fmt: skip
+        return [
+            "for name, known in categories.items():",
+            "    at = features.index(name)",
+            f"    x{end}[:, at] = np.searchsorted(known, x{end}[:, at])",
+        ]
     return [
+        *(["categories = {}"] if is_shared else []),
         f"for name in {literal(tuple(known))}:  # categories are numbered in rising order",
         "    at = features.index(name)",
-        "    x[:, at] = np.unique(x[:, at], return_inverse=True)[1]",
+        *(
+            ["    categories[name], x[:, at] = np.unique(x[:, at], return_inverse=True)"]
+            if is_shared
+            else ["    x[:, at] = np.unique(x[:, at], return_inverse=True)[1]"]
+        ),
     ]
 
 

@@ -28,6 +28,15 @@ GROUPED = '''def take(queue, fraction):
     while size < len(queue) and groups[queue[size]] == groups[queue[size - 1]]:
         size += 1
     return np.sort(queue[:size]), queue[size:]'''
+WINDOWED = '''def take(queue, fraction):
+    """Take windows from the front of the queue; return them and those without a row of theirs."""
+    size = max(1, int(fraction * len(x) + 0.5))
+    taken, left = np.sort(queue[:size]), queue[size:]
+    is_taken = np.zeros(spans.max() + 1, dtype=bool)
+    for first, last in spans[taken]:
+        is_taken[first : last + 1] = True
+    before = np.concatenate([[0], np.cumsum(is_taken)])  # rows that are taken, up to each row
+    return taken, left[before[spans[left, 1] + 1] == before[spans[left, 0]]]'''
 PLAIN = '''def take(queue, fraction):
     """Take a part from the front of the queue; return it and what is left."""
     size = max(1, int(fraction * len(x) + 0.5))
@@ -56,7 +65,9 @@ def split(job: Job, page: Page) -> bool:
         return False
     columns = data.columns
     is_grouped = columns is not None and columns.group_by is not None
-    if any(part.stratify for part in parts.values()):
+    if job.is_windowed:
+        page.add(*WINDOWED.splitlines())
+    elif any(part.stratify for part in parts.values()):
         page.add(*STRATIFIED.splitlines())
     else:
         page.add(*(GROUPED if is_grouped else PLAIN).splitlines())

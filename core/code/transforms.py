@@ -6,6 +6,7 @@ from typing import Any
 from core.code.job import Job, arguments_of
 from core.code.layout import Call, Page, Raw, literal, tupled, written
 from core.code.preprocessing import target_scalers
+from core.code.uploads import upload
 from core.spec import component
 from core.spec.chance import BY_CHANCE, BY_ELEMENT, is_random
 from core.spec.job import Component, DataSplit
@@ -68,7 +69,7 @@ def _is_pixels(job: Job) -> bool:
     """Whether samples are images, which are kept as uint8 until a transform changes that."""
     source = job.spec.data.train
     if source.type == "dataset":
-        return any(upload.format in ("images", "idx", "npz") for upload in job.uploads.values())
+        return upload(job, "train").format == "images" or upload(job, "train").profile.get("kind") == "image"
     return source.type.startswith("torchvision.") or source.arguments.get("as") == "image"
 
 

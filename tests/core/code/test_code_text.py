@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.code import CodeRefused, script
+from core.code import script
 from core.spec import parse_object
 from core.train import preflight
 from tests.core.code.varieties import IMAGES, IRIS, MOONS, VARIETIES
@@ -85,14 +85,6 @@ def test_a_name_cannot_leave_the_docstring(tmp_path: Path) -> None:
 def test_a_script_of_usual_size_is_read_in_a_few_minutes(tmp_path: Path) -> None:
     for name in ("digits-early-stopping", "diabetes-regression", "cnn-augmented", "resnet18-digits"):
         assert 80 <= len(written(EXAMPLES[name], tmp_path).splitlines()) <= 250
-
-
-def test_what_cannot_be_repeated_is_refused_with_its_place_and_what_to_do(tmp_path: Path) -> None:
-    spec = {**MOONS, "optimizer": {"type": "LBFGS"}, "accumulate_grad_batches": 2}
-    with pytest.raises(CodeRefused) as refused:
-        written(spec, tmp_path)
-    (issue,) = refused.value.issues
-    assert (issue.pointer, bool(issue.hint)) == ("/accumulate_grad_batches", True)
 
 
 def test_a_job_of_a_gpu_moves_model_and_data_there_and_keeps_its_generator_apart(tmp_path: Path) -> None:

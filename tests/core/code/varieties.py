@@ -121,6 +121,14 @@ VARIETIES: dict[str, dict[str, Any]] = {
         },
         "metrics": ["accuracy", "f1", "auroc", "log_loss", "confusion_matrix"],
     },
+    "lbfgs over several batches": {
+        **MOONS,
+        "optimizer": {"type": "LBFGS", "lr": 0.5, "max_iter": 3},
+        "gradient_clipping": {"max_norm": 1.0},
+        "accumulate_grad_batches": 3,
+        "batch_size": 18,
+        "epochs": 2,
+    },
     "plateau with cooldown of early stopping": {
         **MOONS,
         "epochs": 14,
@@ -194,6 +202,20 @@ VARIETIES: dict[str, dict[str, Any]] = {
         },
         "model": {"type": "Sequential", "layers": [{"type": "Linear", "out_features": 1}]},
         "loss": "SmoothL1Loss",
+    },
+    "columns with a validation set of its own": {
+        **MOONS,
+        "data": {
+            "train": {"type": "sklearn.iris"},
+            "val": {"type": "sklearn.iris"},
+            "columns": {"categorical": ["petal width (cm)"]},
+            "preprocess": [
+                {"type": "StandardScaler", "columns": ["sepal length (cm)", "petal length (cm)"]},
+                "OneHotEncoder",
+            ],
+        },
+        "model": {"type": "Sequential", "layers": [{"type": "Linear", "out_features": 3}]},
+        "epochs": 2,
     },
     "several labels": {
         **MOONS,
