@@ -122,14 +122,6 @@ def test_example_succeeds(name: str, tmp_path: Path) -> None:
     assert load_file(tmp_path / "1" / "model.safetensors")
 
 
-@pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="needs the real MNIST in EPOCHD_TEST_DATA")
-def test_mnist_reaches_its_accuracy(tmp_path: Path) -> None:
-    ends = train(example("mnist-mlp"), tmp_path / "1")
-    assert isinstance(ends.last, Done), ends.last
-    assert ends.rows[-1]["val"]["accuracy"] >= 0.92
-    assert ends.last.test_metrics["accuracy"] >= 0.92
-
-
 def resumed(ends: Ends, folder: Path) -> dict[str, Any]:
     """Return what the supervisor of the next attempt would order."""
     publications = ends.of(Publish)[-2:][::-1]
