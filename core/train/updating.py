@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class Updater:
         """Called once, when the next update has its gradients, before they are clipped."""
         self.tapes: Tapes | None = None
         self.step_at_once: Step | None = None
-        self.mode: Callable[[], AbstractContextManager[Any]] = torch.no_grad
+        self.is_step_sought = False
         self.compiled: CompiledUpdate | None = None
         self.recorder = Recorder(model, self._losses, self.autocast, self.input_dtype)
         if tape_after is not None and self.scaler is None and not self.phases.is_on and not self.is_closure_needed:
@@ -165,12 +165,8 @@ class Updater:
 
     def _play(self, tape: Tape, batch: Batch) -> None:
         """Do an update with a tape."""
-        if self.step_at_once is None:
-            step = at_once(self.optimizer, self.clip.weights)
-            # torch's own optimizers may keep tensors that they make here, and inference tensors cannot be changed later
-            self.mode = torch.no_grad if step is None else torch.inference_mode
-            self.step_at_once = step or self._step_with
-        with self.mode():
+        # torch's own optimizers may keep tensors that they make here, and inference tensors cannot be changed later
+        with torch.no_grad() if self.step_at_once is None else torch.inference_mode():
             loss, data_loss, output, grads = tape.play(*batch)
             self._record(loss, data_loss, output, batch[1])
             if self.on_gradients is not None:
@@ -178,7 +174,7 @@ class Updater:
                 self._show_gradients()
                 self.optimizer.zero_grad()
             self.grad_norm.add(self.clip.in_hand(grads), 1)
-            self.step_at_once(grads)
+            (self.step_at_once or self._step_with)(grads)
 
     def _give(self, grads: Tensors) -> None:
         for weight, grad in zip(self.clip.weights, grads, strict=True):
@@ -197,15 +193,30 @@ class Updater:
     def _step(self) -> None:
         self._show_gradients()
         with self.phases.during("update"):
+            grads = [weight.grad for weight in self.clip.weights]
+            if self.step_at_once is not None and _are_dense(grads):
+                with torch.no_grad():
+                    self.grad_norm.add(self.clip.in_hand(grads), 1)
+                    self.step_at_once(grads)
+                for weight in self.clip.weights:
+                    weight.grad = None
+                return
+            self.step_at_once = None  # its weights must take part in every update together
             if self.scaler is None:
                 self.grad_norm.add(self.clip(), 1)
                 self.optimizer.step()
+                self._seek_step()
             else:
                 self.scaler.unscale_(self.optimizer)
                 self.grad_norm.add(self.clip(), 1)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
             self.optimizer.zero_grad()
+
+    def _seek_step(self) -> None:
+        """Look once whether the optimizer, which has its state now, can move all weights at once."""
+        if not self.is_step_sought:
+            self.step_at_once, self.is_step_sought = at_once(self.optimizer, self.clip.weights), True
 
     def _losses(
         self, output: Tensor, target: Tensor, given: Mapping[str, Tensor] | None = None
@@ -288,7 +299,7 @@ class Updater:
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Go on with the optimizer's `state`, which torch rounds to the number format of the weights: undo that."""
-        self.step_at_once = None  # it holds the tensors of the state before
+        self.step_at_once, self.is_step_sought = None, False  # it holds the tensors of the state before
         if self.compiled is not None:
             self.compiled.forget()
         self.optimizer.load_state_dict(state)
@@ -298,6 +309,10 @@ class Updater:
                 before = saved.get(index, {}).get(name)
                 if isinstance(value, Tensor) and isinstance(before, Tensor) and value.dtype != before.dtype:
                     values[name] = before.to(value.device)
+
+
+def _are_dense(grads: list[Tensor | None]) -> TypeGuard[list[Tensor]]:
+    return all(grad is not None and not grad.is_sparse for grad in grads)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
