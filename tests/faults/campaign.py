@@ -47,9 +47,9 @@ BRISK: dict[str, Any] = {
     "name": "brisk",
     "data": {**SPEC["data"], "train": {**SPEC["data"]["train"], "samples": 500}},
     "epochs": 16,
-    "batch_size": 8,
+    "batch_size": 16,
 }
-"""About a second of training, a checkpoint with every epoch."""
+"""Half a second of training, a checkpoint with every epoch."""
 TINY: dict[str, Any] = {**BRISK, "name": "tiny", "epochs": 2}
 STEADY: dict[str, Any] = {**BRISK, "name": "steady", "epochs": 48}
 """For faults that take a moment to be noticed."""
