@@ -272,7 +272,7 @@ class Campaign:
 
     # faults
 
-    def slow_down(self, seconds: float = 0.4) -> None:
+    def slow_down(self, seconds: float = 1.0) -> None:
         """Let every trainer rest after each epoch until `settle`: waiting for a worker to start costs no processor."""
         self.arm("epoch.finished", f"every sleep {seconds:g}")
 
