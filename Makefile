@@ -8,6 +8,8 @@ UV_VERSION := 0.13.8
 UV_PIP = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Empty is unset: what is compiled once is not compiled again by each of the hundreds of processes that tests start.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait about as much as they compute: three processes keep two cores busy.
 JOBS ?= 3
 
