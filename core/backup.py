@@ -191,10 +191,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="DIR")
     try:
         report = back_up(load_settings(), parser.parse_args().folder.expanduser().absolute())
-    except EpochdError as error:
-        sys.stderr.write(f"{error.detail}\n")
-        return 1
-    except (ValidationError, OSError) as error:
+    except (EpochdError, ValidationError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(json.dumps(report) + "\n")

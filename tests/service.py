@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,6 +46,16 @@ def wait_until(condition: Any, seconds: float = READY_SECONDS, pause: float = 0.
             return answer
         time.sleep(pause)
     raise AssertionError(f"{getattr(condition, '__name__', condition)} did not hold within {seconds} s")
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+    """Wait until something holds; return whether it did within `seconds`."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 class Service:

@@ -64,10 +64,7 @@ def main() -> int:
     parser.add_argument("--unused-datasets-seconds", type=float)
     try:
         report = collect(load_settings(), parser.parse_args())
-    except EpochdError as error:
-        sys.stderr.write(f"{error.detail}\n")
-        return 1
-    except (ValidationError, OSError) as error:
+    except (EpochdError, ValidationError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(json.dumps(report) + "\n")

@@ -3,13 +3,11 @@
 import csv
 import io
 import random
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tests.service import Service
+from tests.stripes import striped
 
 
 def upload(service: Service, name: str, kind: str, content: bytes) -> dict[str, Any]:
@@ -29,23 +27,6 @@ def flowers(rows: int) -> bytes:
         kind = "rose" if colour == "red" else ("tulip" if length > 5 else "daisy")
         table.writerow([f"{length:.3f}", f"{width:.3f}", colour, kind])
     return text.getvalue().encode()
-
-
-def stripes(images: int) -> bytes:
-    """A zip of two class folders: upright and lying stripes."""
-    draw = random.Random(6)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(images):
-            is_upright = number % 2 == 0
-            image = Image.new("L", (8, 8))
-            at = draw.randrange(8)
-            for place in range(8):
-                image.putpixel((at, place) if is_upright else (place, at), 200 + draw.randrange(50))
-            content = io.BytesIO()
-            image.save(content, "PNG")
-            archive.writestr(f"{'upright' if is_upright else 'lying'}/{number}.png", content.getvalue())
-    return packed.getvalue()
 
 
 def test_a_table_with_words_trains_to_its_classes(service: Service) -> None:
@@ -79,7 +60,7 @@ def test_a_table_with_words_trains_to_its_classes(service: Service) -> None:
 
 
 def test_a_folder_of_images_trains_a_small_cnn(service: Service) -> None:
-    dataset = upload(service, "stripes.zip", "images", stripes(300))
+    dataset = upload(service, "stripes.zip", "images", striped(300))
     convert = [{"type": "ToDtype", "dtype": "float32", "scale": True}]
     spec = {
         "data": {

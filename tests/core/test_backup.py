@@ -17,7 +17,8 @@ from core.settings import Settings
 from core.storage import Storage, sha256_file
 from tests.core.db import given
 from tests.servers import Postgres, _program
-from tests.worker.conftest import Desk, double_template, eventually, make_desk
+from tests.service import eventually
+from tests.worker.conftest import Desk, double_template, make_desk
 from tests.worker.doubles.trainer_double import weights
 
 __all__ = ["desks", "double_template"]  # fixtures

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.core.test_process import eventually, first, is_running, make_template
+from tests.core.test_process import first, is_running, make_template
+from tests.service import eventually
 
 PROGRAM = "import os; from core.template import die_with; die_with(os.{parent}()); print('lives', flush=True)"
 

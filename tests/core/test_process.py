@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from core.errors import ChildFailed
 from core.process import Child, Limits, Template, call
+from tests.service import eventually
 
 CHILDREN = Path(__file__).parent / "children"
 
@@ -28,15 +28,6 @@ def template() -> Iterator[Template]:
     with make_template() as template:
         template.wait_ready()
         yield template
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def is_running(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,16 +81,6 @@ class Desk:
         """Cancel, pause or resume as the API does."""
         with self.site.database.session_scope() as session:
             action(session, PROJECT, job_id)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from tests.worker.test_celery import listening
 
 pytestmark = pytest.mark.redis

@@ -8,7 +8,8 @@ import pytest
 
 from core.db import workers
 from tests.servers import Redis
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from worker.app import CeleryLoop
 from worker.housekeeping import Housekeeping
 from worker.slots import Slots

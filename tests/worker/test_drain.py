@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from tests.worker.test_supervisor import attempts, trainers
 from worker.__main__ import Signals
 from worker.site import Shutdown

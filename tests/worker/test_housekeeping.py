@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from core.db import leases, workers
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from worker.housekeeping import Contact, Housekeeping
 from worker.slots import Slots
 

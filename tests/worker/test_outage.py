@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.servers import Postgres
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from tests.worker.doubles.trainer_double import weights
 
 pytestmark = [pytest.mark.postgres, pytest.mark.fault]

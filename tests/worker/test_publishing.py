@@ -10,7 +10,8 @@ from sqlalchemy import text
 from core import faults
 from core.db import engine
 from core.messages import CheckpointRef, Publish
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from worker.folder import AttemptFolder
 from worker.ledger import Entry, Ledger
 from worker.publishing import Publisher

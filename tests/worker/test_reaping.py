@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from core.db import engine
 from tests.core.db.given import let_lease_end
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from tests.worker.test_housekeeping import Clock, make_housekeeping
 from worker.housekeeping import Contact, Housekeeping
 

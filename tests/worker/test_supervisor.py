@@ -10,7 +10,8 @@ import pytest
 
 from core.db import jobs, leases, series
 from core.errors import OwnershipLost
-from tests.worker.conftest import Desk, eventually
+from tests.service import eventually
+from tests.worker.conftest import Desk
 from tests.worker.doubles.trainer_double import weights
 from worker.supervisor import Supervisor
 

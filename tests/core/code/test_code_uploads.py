@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from core.code import CodeRefused, Upload, script
 from core.datasets import profile
 from core.messages import DatasetFile
 from tests.core.code.scripts import Runner, Trained, assert_repeats
 from tests.core.code.varieties import FLOAT, IMAGES, IRIS, MOONS
+from tests.stripes import striped
 
 KEY = "ds_1@1"
 SOURCE: dict[str, Any] = {"type": "dataset", "id": "ds_1", "version": 1}
@@ -51,23 +51,6 @@ def arrays() -> bytes:
     packed = io.BytesIO()
     x = generator.normal(size=(90, 5)).astype(np.float64)
     np.savez(packed, features=x, target=np.where(x[:, 0] > 0, "yes", "no"))
-    return packed.getvalue()
-
-
-def stripes() -> bytes:
-    draw = random.Random(6)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("__MACOSX/upright/._0.png", b"")
-        for number in range(60):
-            is_upright = number % 2 == 0
-            image = Image.new("L", (8, 8))
-            at = draw.randrange(8)
-            for place in range(8):
-                image.putpixel((at, place) if is_upright else (place, at), 200 + draw.randrange(50))
-            content = io.BytesIO()
-            image.save(content, "PNG")
-            archive.writestr(f"all/{'upright' if is_upright else 'lying'}/{number}.png", content.getvalue())
     return packed.getvalue()
 
 
@@ -172,7 +155,7 @@ UPLOADS: dict[str, tuple[str, dict[str, Any], list[bytes]]] = {
         [flowers(), b"\n".join(flowers().splitlines()[:80])],
     ),
     "npz": ("npz", {**MOONS, "data": {**MOONS["data"], "train": SOURCE, "max_samples": 70}}, [arrays()]),
-    "images": ("images", PICTURES, [stripes()]),
+    "images": ("images", PICTURES, [striped(60, within="all/")]),
     "idx": ("idx", PICTURES, [digits()]),
     "windows": (
         "csv",
