@@ -37,6 +37,7 @@ def at_once(optimizer: Optimizer, weights: Sequence[Tensor]) -> Step | None:
         steps = [STEPS[type(optimizer)](group, optimizer.state) for group in optimizer.param_groups]
     except LookupError:
         return None
+    vars(optimizer)["_opt_called"] = True  # a scheduler warns where `step` was never called; after a resume it never is
     if rows == [list(range(len(weights)))]:
         return steps[0]
 
