@@ -26,7 +26,11 @@ TINY: dict[str, Any] = {
     "batch_size": 32,
     "seed": 1,
 }
-AS_DEPLOYED = {"EPOCHD_LEASE_SECONDS": "30", "EPOCHD_HEARTBEAT_SECONDS": "7.5", "EPOCHD_REAP_SECONDS": "5"}
+AS_DEPLOYED = {
+    "EPOCHD_LEASE_SECONDS": "30", "EPOCHD_HEARTBEAT_SECONDS": "7.5", "EPOCHD_REAP_SECONDS": "5",
+    "EPOCHD_POLL_SECONDS": "0.05",
+}  # fmt: skip
+"""The settings that tests shorten or stretch, as they are without them."""
 DOUBLE = """
 import dataclasses, sys
 from core.process import Template
