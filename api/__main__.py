@@ -26,7 +26,7 @@ BACKLOG = 2048
 SWITCH_SECONDS = 0.0005
 """A thread with an answer from the database waits no longer for its turn; Python's 5 ms come at every statement."""
 COLLECTED_AFTER = (50_000, 50, 100)
-"""Requests leave little for the collector of cycles, which looks through the whole process: Python does so every 700."""
+"""Requests leave little for the collector of cycles, which looks through the whole process; Python does every 700."""
 
 
 class Server(uvicorn.Server):
