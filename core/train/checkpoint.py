@@ -22,6 +22,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ MAGIC = b"epochd-checkpoint "
 MAX_HEADER_BYTES = 4096
 ZIP_MAGIC = b"PK\x03\x04"
 """What `torch.save` writes begins with it, and so do files of format 1."""
+HASHED_BESIDE = 1 << 20
+"""Bytes from which a file is hashed while it is written: the disk and the processor need not wait for each other."""
 KEPT = 2
 """A checkpoint that turns out damaged falls back to the one before."""
 OPEN = frozenset({"model", "optimizer", "scheduler", "val_metrics", "metrics", "weights", "last_check"})
@@ -56,6 +59,16 @@ class CheckpointDamaged(CheckpointInvalid):
 
 def write_durably(path: Path, data: bytes | memoryview) -> str:
     """Write `data` to `path` so that it is there whole or not at all, and return its SHA-256."""
+    if len(data) < HASHED_BESIDE:
+        _write(path, data)
+        return hashlib.sha256(data).hexdigest()
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(hashlib.sha256, data)
+        _write(path, data)
+        return digest.result().hexdigest()
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -74,7 +87,17 @@ def write_durably(path: Path, data: bytes | memoryview) -> str:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _no_crc() -> Iterator[None]:
+    """Leave out the checksums within torch's archive: the file has a SHA-256, and they took half of the saving."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 class FolderStore:
@@ -88,7 +111,8 @@ class FolderStore:
         """Write `state` and forget the third last checkpoint."""
         buffer = io.BytesIO()
         buffer.write(header())
-        torch.save(state, buffer)
+        with _no_crc():
+            torch.save(state, buffer)
         data = buffer.getbuffer()
         path = self._free_path(f"checkpoint-{epoch}-{step}")
         sha256 = write_durably(path, data)
