@@ -12,7 +12,6 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 
 from api.access import Caller
-from api.changes import Changes
 from api.services import Services
 from core.db.keys import Scope
 from core.errors import Forbidden, Malformed, TooLarge, UnsupportedMedia
@@ -24,14 +23,6 @@ async def services(request: Request) -> Services:
 
 
 Svc = Annotated[Services, Depends(services)]
-
-
-async def changes(request: Request) -> Changes:
-    """Return the watcher of jobs."""
-    return (await services(request)).changes
-
-
-Watcher = Annotated[Changes, Depends(changes)]
 
 
 async def caller(request: Request) -> Caller:
@@ -46,9 +37,6 @@ async def caller(request: Request) -> Caller:
     if known is None:
         known = request.state.caller = await (await services(request)).gate.identify(request)
     return known
-
-
-Who = Annotated[Caller, Depends(caller)]
 
 
 def needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
