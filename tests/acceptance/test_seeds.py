@@ -37,7 +37,10 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     13: ("tests/acceptance/test_examples.py::test_mnist_mlp_reaches_92_percent_in_5_epochs",),
     17: ("tests/api/test_preflight.py::test_random_transforms_differ_by_sample_and_draw_and_repeat_by_seed",),
     19: ("tests/acceptance/test_howto.py::test_duplicates_are_one_decision_of_a_job_also_after_a_pause",),
-    20: ("tests/core/train/test_large_sets.py::test_sets_of_three_times_the_memory_train",),
+    20: (
+        "tests/acceptance/test_memory.py::test_a_set_of_three_times_the_trainers_memory_trains_through_the_api",
+        "tests/core/train/test_large_sets.py::test_sets_of_three_times_the_memory_train",
+    ),
     27: ("tests/acceptance/test_examples.py::test_resnet18_trains_with_a_frozen_layer_and_a_faster_head",),
     31: ("tests/core/train/build/test_updates.py::test_every_loss_is_torchs_own",),
     36: (
