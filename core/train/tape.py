@@ -8,7 +8,7 @@ batch (loss, gradients, buffers, random numbers), and never where it has not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 
 from core.train.data import Batch
 from core.train.rng import rng_state, set_rng_state
+from core.train.scripted import CannotScript, Function, scripted
 from core.train.stepping import Tensors
 
 MIN_UPDATES = 2000
@@ -132,7 +133,10 @@ class Tape:
     """The operators of one shape of batch, bound to the tensors of a model."""
 
     def __init__(self, graph: GraphModule, tensors: Sequence[Tensor]) -> None:
-        self._run, self._tensors = graph.forward, list(tensors)
+        self._tensors = list(tensors)
+        self._run: Function = graph.forward
+        with suppress(CannotScript):
+            self._run = scripted(graph)
 
     def play(self, inputs: Tensor, target: Tensor) -> Passed:
         """Pass forward and backward over a batch; call it in inference mode."""
