@@ -289,7 +289,7 @@ class Checkpoints(Part):
         Annotated[Literal["auto"], Tag(CHOICE + "word")] | Annotated[CheckpointEvery, Tag(CHOICE + "object")],
         Discriminator(_word_or_object),
     ] = "auto"
-    """`{"epochs": n}`, or `auto`: after every epoch, but not more than twice a second."""
+    """`{"epochs": n}`, or `auto`: after every epoch, but not more than twice a second and one at a time."""
 
 
 class Execution(Part):

@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,21 +107,32 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written: list[Path] = []
+        self._taken = io.BytesIO()
+        """Kept for the next one: most of the time that a copy takes goes into memory that is new to the process."""
+
+    def take(self, state: dict[str, Any], *, epoch: int, step: int) -> Callable[[], CheckpointRef]:
+        """Copy `state` as it is now, as bytes; the result writes them and forgets the third last checkpoint."""
+        self._taken.seek(0)
+        self._taken.write(header())
+        with _no_crc():
+            torch.save(state, self._taken)  # never into a file: on a full disk torch ends the process
+        self._taken.truncate()
+        return partial(self._write, epoch=epoch, step=step)
 
     def save(self, state: dict[str, Any], *, epoch: int, step: int) -> CheckpointRef:
-        """Write `state` and forget the third last checkpoint."""
-        buffer = io.BytesIO()
-        buffer.write(header())
-        with _no_crc():
-            torch.save(state, buffer)
-        data = buffer.getbuffer()
+        """Take `state` and write it at once."""
+        return self.take(state, epoch=epoch, step=step)()
+
+    def _write(self, *, epoch: int, step: int) -> CheckpointRef:
         path = self._free_path(f"checkpoint-{epoch}-{step}")
-        sha256 = write_durably(path, data)
+        with self._taken.getbuffer() as data:
+            sha256 = write_durably(path, data)
+            size_bytes = len(data)
         self.written.append(path)
         for old in self.written[:-KEPT]:
             old.unlink(missing_ok=True)
         del self.written[:-KEPT]
-        return CheckpointRef(name=path.name, sha256=sha256, size_bytes=len(data), epoch=epoch, step=step)
+        return CheckpointRef(name=path.name, sha256=sha256, size_bytes=size_bytes, epoch=epoch, step=step)
 
     def _free_path(self, name: str) -> Path:
         """Return a path that no kept checkpoint has: a published file is never written over."""

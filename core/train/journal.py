@@ -1,4 +1,8 @@
-"""Finished rows wait here until a checkpoint that holds them is on disk: durable before visible."""
+"""Finished rows wait here until a checkpoint that holds them is on disk: durable before visible.
+
+The state is copied at once, and training goes on; writing, syncing and publishing happen beside it, one checkpoint at
+a time.
+"""
 
 import math
 import time
@@ -8,10 +12,11 @@ from typing import Any
 from core.faults import hit
 from core.messages import Progress, Publish
 from core.spec.job import CheckpointEvery
+from core.train.beside import Beside
 from core.train.roles import CheckpointStore, MetricSink
 
 AUTO_SECONDS = 0.5
-"""`checkpoints.every: "auto"`: at most twice a second."""
+"""`checkpoints.every: "auto"`: at most twice a second, and not while the one before is being written."""
 LONG_SECONDS = 600.0
 """A checkpoint at least so often within a long epoch."""
 
@@ -46,6 +51,7 @@ class Journal:
         self.decisions: list[dict[str, Any]] = []
         self.saved_at = -math.inf
         self.begun_at = clock()
+        self.beside = Beside()
 
     def add(self, row: Row, decisions: list[dict[str, Any]]) -> None:
         """Take the row of a finished epoch, and what was decided in it."""
@@ -57,7 +63,7 @@ class Journal:
         """Whether a checkpoint is due after finished `epoch`."""
         if isinstance(self.every, CheckpointEvery):
             return epoch % self.every.epochs == 0
-        return self.clock() - self.saved_at >= AUTO_SECONDS
+        return not self.beside.is_busy and self.clock() - self.saved_at >= AUTO_SECONDS
 
     def is_overdue(self) -> bool:
         """Whether the epoch is so long that a checkpoint within it is due."""
@@ -72,30 +78,48 @@ class Journal:
         best: dict[str, Any] | None,
         active_seconds: float,
     ) -> None:
-        """Write a checkpoint of `state`, then publish it with the rows that waited.
+        """Copy `state`; beside the training write that copy, then publish it with the rows that waited.
 
-        Nothing happens while epochs that are known already are computed again: the pointer never goes back.
+        `state` may change as soon as this returns. Where a checkpoint is under way it waits for that one first. Nothing
+        happens while epochs that are known already are computed again: the pointer never goes back.
+
+        Raises:
+            OSError: and whatever else the checkpoint before failed with.
         """
         if epoch < self.known_epochs:
             return
         if self.rows:
             hit("epoch.finished")
-        checkpoint = self.store.save(state, epoch=epoch, step=progress.step)
+        self.settle()
+        write = self.store.take(state, epoch=epoch, step=progress.step)
         self.saved_at = self.clock()
         rows, decisions = list(self.rows), list(self.decisions)
         self.rows.clear()
         self.decisions.clear()
-        self.sink.publish(
-            Publish(
-                checkpoint=checkpoint,
-                rows=rows,
-                decisions=decisions,
-                best=best,
-                progress=progress,
-                active_seconds=active_seconds,
+
+        def write_and_tell() -> None:
+            checkpoint = write()
+            self.sink.publish(
+                Publish(
+                    checkpoint=checkpoint,
+                    rows=rows,
+                    decisions=decisions,
+                    best=best,
+                    progress=progress,
+                    active_seconds=active_seconds,
+                )
             )
-        )
-        hit("checkpoint.told")
+            hit("checkpoint.told")
+
+        self.beside.begin(write_and_tell)
+
+    def look(self) -> None:
+        """Raise what a checkpoint failed with, where that is known already; cheap enough for every update."""
+        self.beside.look()
+
+    def settle(self) -> None:
+        """Return when no checkpoint is under way any more; raise what it failed with."""
+        self.beside.wait()
 
 
 def with_finite_numbers(row: Row) -> Row:

@@ -1,5 +1,6 @@
 """The pipe to the supervisor, in the roles that the loop knows."""
 
+import threading
 from typing import Any
 
 from core.messages import Progress, Publish, Stage, StageChanged
@@ -16,6 +17,8 @@ class Pipe:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.reason: str | None = None
+        self._lock = threading.Lock()
+        self._newest: Progress | None = None
 
     def send(self, message: Any) -> None:
         """Write one message."""
@@ -25,12 +28,18 @@ class Pipe:
             raise SupervisorGoneError from error
 
     def publish(self, publication: Publish) -> None:
-        """Send finished rows."""
-        self.send(publication)
+        """Send finished rows; training has gone on meanwhile, and what was told of its progress never goes back."""
+        with self._lock:
+            newest, taken = self._newest, publication.progress
+            if newest is not None and taken is not None and newest.step > taken.step:
+                publication = publication.model_copy(update={"progress": newest})
+            self.send(publication)
 
     def progress(self, progress: Progress) -> None:
         """Send a sign of life."""
-        self.send(progress)
+        with self._lock:
+            self._newest = progress
+            self.send(progress)
 
     def stage(self, stage: Stage) -> None:
         """Send the new stage."""

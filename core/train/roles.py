@@ -1,5 +1,6 @@
 """What the loop needs from outside, as roles: whoever plays them (a pipe, a notebook, a test) is not its business."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from core.messages import CheckpointRef, Progress, Publish, Stage
@@ -20,7 +21,7 @@ class Channel(Protocol):
 
 
 class MetricSink(Protocol):
-    """Who is told how the training goes."""
+    """Who is told how the training goes: by its own thread and, of publications, by one beside it."""
 
     def publish(self, publication: Publish) -> None:
         """Take finished rows, and the checkpoint that holds them."""
@@ -42,5 +43,10 @@ class ControlSource(Protocol):
 class CheckpointStore(Protocol):
     """Where checkpoints are kept."""
 
-    def save(self, state: dict[str, Any], *, epoch: int, step: int) -> CheckpointRef:
-        """Write `state` so that it survives a crash of the machine, and only then return."""
+    def take(self, state: dict[str, Any], *, epoch: int, step: int) -> Callable[[], CheckpointRef]:
+        """Copy `state` as it is now.
+
+        Returns:
+            What writes that copy so that it survives a crash of the machine, and only then returns. It is called once,
+            in any thread, before the next is taken.
+        """

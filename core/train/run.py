@@ -157,16 +157,27 @@ class Attempt:
         trainer = self.trainer
         if trainer is not None and trainer.is_under_way and (reason != "cancel" or trainer.journal.rows):
             trainer.save()
+        self._settle()
         return Stopped(reason=reason, active_seconds=self.watch.active_seconds)
 
     def _out_of_time(self, over: TimeUsedUp) -> Failed:
         if self.trainer is not None and self.trainer.journal.rows:
             self.trainer.save()
+        self._settle()
         return as_failed(over, self.watch.active_seconds)
 
     def _failed(self, error: Exception) -> Failed:
-        traceback.print_exc()  # to stderr: the job's log
+        try:
+            self._settle()
+        except Exception as earlier:  # noqa: BLE001 - its epoch was over before the one that failed
+            error = earlier
+        traceback.print_exception(error)  # to stderr: the job's log
         return as_failed(error, self.watch.active_seconds)
+
+    def _settle(self) -> None:
+        """Wait for the checkpoint that is under way: the last message follows all others."""
+        if self.trainer is not None:
+            self.trainer.journal.settle()
 
 
 def _places(order: TrainOrder) -> sets.Places:

@@ -82,7 +82,7 @@ class Trainer:
             val = None if self.val is None else self.evaluator(self.model, self.val)
             self.at.is_start_evaluated = True
             self.journal.add(self._row(0, train, val), [])
-            self.save()
+            self.save_beside()
         self.model.train()
         self.resumed_at = self.watch.clock()
 
@@ -111,10 +111,11 @@ class Trainer:
             self.at.verdict = "max_steps"
 
     def look_up(self) -> None:
-        """Notice a stop, the time limit and an overdue checkpoint; tell of the progress."""
+        """Notice a stop, the time limit, and a checkpoint that failed or is overdue; tell of the progress."""
         self.watch.tick(self.progress)
+        self.journal.look()
         if self.journal.is_overdue():
-            self.save()
+            self.save_beside()
 
     def validate_within_epoch(self) -> None:
         """Validate and judge where `validate_every.steps` asks for it."""
@@ -139,11 +140,18 @@ class Trainer:
         self._turn_page()
         decisions = self.judge.end_epoch(epoch, self.at.step, self.judged_model)
         self.journal.add(row, [*decisions, *self._diagnoses(row)])
-        if self.at.stop_reason is not None or self.journal.is_due(epoch):
+        if self.at.stop_reason is not None:
             self.save()
+        elif self.journal.is_due(epoch):
+            self.save_beside()
 
     def save(self) -> None:
-        """Write a checkpoint, and publish with it what waited for it."""
+        """Write a checkpoint, publish with it what waited for it, and return when that is done."""
+        self.save_beside()
+        self.journal.settle()
+
+    def save_beside(self) -> None:
+        """Take a checkpoint, which is written and published while training goes on."""
         self.journal.publish(
             self.state_dict(),
             epoch=self.at.epoch,

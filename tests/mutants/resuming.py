@@ -3,7 +3,9 @@
 from tests.mutants.mutant import Mutant
 
 TRAINER, CHECKPOINT, JOURNAL = "core/train/trainer.py", "core/train/checkpoint.py", "core/train/journal.py"
+RUN = "core/train/run.py"
 DURABLE = "tests/core/train/test_durable.py"
+BESIDE = "tests/core/train/test_journal.py"
 STOPPED = "tests/core/train/test_resume.py::test_stopped_at_any_step_the_bits_are_those_of_an_undisturbed_run[5]"
 EVERY_STEP = "tests/core/train/test_resume.py::test_stopped_at_every_step_the_bits_are_those_of_an_undisturbed_run"
 VALIDATED = "tests/core/train/test_stopped.py::test_what_was_validated_before_the_stop_stands_in_the_row"
@@ -15,9 +17,9 @@ WRITTEN = (
     Mutant(
         "told-before-it-is-durable",
         CHECKPOINT,
-        "        sha256 = write_durably(path, data)\n",
-        "        sha256 = hashlib.sha256(data).hexdigest()\n"
-        '        __import__("threading").Timer(0.05, write_durably, (path, bytes(data))).start()\n',
+        "            sha256 = write_durably(path, data)\n",
+        "            sha256 = hashlib.sha256(data).hexdigest()\n"
+        '            __import__("threading").Timer(0.05, write_durably, (path, bytes(data))).start()\n',
         (f"{DURABLE}::test_rows_are_told_with_a_checkpoint_that_can_be_read_already",),
         "An epoch is published before its checkpoint: a crash in between leaves rows that cannot be resumed from.",
     ),
@@ -79,11 +81,59 @@ WRITTEN = (
     ),
     Mutant(
         "stopped-without-a-checkpoint",
-        "core/train/run.py",
+        RUN,
         '(reason != "cancel" or trainer.journal.rows):\n            trainer.save()\n',
         '(reason != "cancel" or trainer.journal.rows):\n            pass\n',
         ("tests/core/train/test_stopped.py::test_stop_between_checkpoints_saves_where_training_stands",),
         "Pause and drain throw away the epoch that runs, and the rows that waited.",
+    ),
+    Mutant(
+        "copied-while-it-changes",
+        JOURNAL,
+        "        write = self.store.take(state, epoch=epoch, step=progress.step)\n",
+        "        write = lambda: self.store.take(state, epoch=epoch, step=progress.step)()\n",
+        (f"{BESIDE}::test_training_goes_on_while_a_checkpoint_is_written_and_its_rows_are_told_after_it",),
+        "A checkpoint holds weights of the next epoch, some of them half-way through an update.",
+    ),
+    Mutant(
+        "copied-over-the-one-before",
+        JOURNAL,
+        "        self.settle()\n        write = ",
+        "        write = ",
+        (f"{BESIDE}::test_checkpoint_after_every_epoch_waits_for_the_one_before",),
+        "Two checkpoints are mixed into one file, which has a digest that fits.",
+    ),
+    Mutant(
+        "failed-save-forgotten",
+        "core/train/beside.py",
+        "            work.result()\n",
+        "            work.exception()\n",
+        (f"{BESIDE}::test_full_disk_is_told_as_such_and_nothing_is_published[training goes on-1]",),
+        "A job ends well on a full disk, and its last epochs are not there.",
+    ),
+    Mutant(
+        "failed-save-seen-at-the-end-only",
+        "core/train/beside.py",
+        "        if self._work is not None and self._work.done():\n            self.wait()\n",
+        "        return\n",
+        (f"{BESIDE}::test_what_goes_wrong_beside_the_training_is_raised_in_it_once",),
+        "A job computes on for hours on a full disk.",
+    ),
+    Mutant(
+        "last-word-before-the-last-rows",
+        RUN,
+        "        self._settle()\n        return Stopped(",
+        "        return Stopped(",
+        (f"{BESIDE}::test_last_word_of_a_stop_follows_the_rows_that_are_being_published[cancel]",),
+        "A job that is cancelled ends while epochs of it are on their way, and they are lost.",
+    ),
+    Mutant(
+        "failure-told-before-the-last-rows",
+        RUN,
+        "        try:\n            self._settle()\n",
+        "        try:\n            pass\n",
+        (f"{BESIDE}::test_last_word_of_a_failure_follows_the_rows_that_are_being_published",),
+        "A job that fails loses an epoch that is finished, or says another reason than the first.",
     ),
 )
 

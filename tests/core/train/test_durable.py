@@ -80,4 +80,5 @@ def test_rows_are_told_with_a_checkpoint_that_can_be_read_already(tmp_path: Path
         if epoch != 2:
             progress = Progress(epoch=epoch, epochs=3, step=epoch, steps=3)
             journal.publish({"epoch": epoch}, epoch=epoch, progress=progress, best=None, active_seconds=0.0)
+    journal.settle()
     assert reader.read == [([1], 1), ([2, 3], 3)]
