@@ -4,6 +4,7 @@ import ipaddress
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -100,6 +101,7 @@ class Gate:
             keys.used(session, key_id)
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Say whether an address or name can be reached from this machine only."""
     if host == "localhost":
