@@ -10,7 +10,7 @@ from typing_extensions import override
 from api import openapi, problems
 from api.dependencies import caller
 from api.parameters import problems as documented
-from api.preflight import PRELOAD
+from api.preflight import PRELOAD, SPARE
 from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, polls, series
 from api.services import Services
 from api.telemetry import Measured
@@ -33,7 +33,7 @@ def create_app(settings: Settings, *, template: Template | None = None) -> FastA
     """
     log = settings.home / "logs" / "preflight.log"
     env = {"TORCHINDUCTOR_CACHE_DIR": str(settings.caches / "inductor")}
-    services = Services.build(settings, template or Template(PRELOAD, env=env, log=log))
+    services = Services.build(settings, template or Template(PRELOAD, env=env, log=log, spare=SPARE))
     app = Api(
         title="epochd",
         summary="Training as a service",

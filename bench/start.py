@@ -31,7 +31,7 @@ from bench.measuring import arguments, quantile, report, seconds, times
 from bench.serving import Deployment, services
 from core import datasets
 from core.spec.job import Component
-from tests.service import ROOT, example
+from tests.service import ROOT, example, trainers_of
 
 EXAMPLES = ("digits-early-stopping", "diabetes-regression", "cnn-augmented", "resnet18-digits")
 FRESH = """
@@ -187,10 +187,9 @@ def measure_many(asked: argparse.Namespace) -> None:
 def private_mib(service: Deployment) -> list[float]:
     """Return the memory that each trainer shares with nobody, not even with its template."""
     found: list[float] = []
-    for template in psutil.Process(service.processes["worker-0"].pid).children():
-        for trainer in template.children():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                found.append(trainer.memory_full_info().uss / 2**20)
+    for trainer in trainers_of(service.processes["worker-0"].pid):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found.append(trainer.memory_full_info().uss / 2**20)
     return found
 
 

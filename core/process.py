@@ -67,12 +67,20 @@ class Template:
         preload: modules that it imports before the first fork.
         env: variables on top of the named ones; nothing secret.
         log: file for its own errors, and for the output of children without a log; none: this process's stderr.
+        spare: dotted name of a function that yields after each step of what a child does which is forked before its
+            request comes (`core.spare.WarmUp`); none: no child is.
     """
 
     def __init__(
-        self, preload: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None
+        self,
+        preload: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        spare: str | None = None,
     ) -> None:
         self._preload = tuple(preload)
+        self._spare = () if spare is None else ("--spare", spare)
         self._env = dict(env or {})
         self._log = log
         self._changed = threading.Condition()
@@ -210,7 +218,7 @@ class Template:
                 self._log.parent.mkdir(parents=True, exist_ok=True)
             output = None if self._log is None else files.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "core.template", "--control", str(its.fileno()), *self._preload],
+                [sys.executable, "-m", "core.template", "--control", str(its.fileno()), *self._spare, *self._preload],
                 env=self._environment(),
                 pass_fds=[its.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -14,6 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
+import psutil
+
+from core.spare import NAME
 
 ROOT = Path(__file__).parent.parent
 TERMINAL = ("succeeded", "failed", "cancelled")
@@ -56,6 +59,23 @@ def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def spares(template_pid: int | None) -> list[psutil.Process]:
+    """Return the children of a template that wait for a request."""
+    return [child for child in psutil.Process(template_pid).children() if _is_spare(child)]
+
+
+def trainers_of(worker_pid: int) -> list[psutil.Process]:
+    """Return the trainers of a worker: what its template forked, without the one that waits for a request."""
+    templates = psutil.Process(worker_pid).children()
+    return [child for template in templates for child in template.children() if not _is_spare(child)]
+
+
+def _is_spare(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name() == NAME.decode()
+    return False
 
 
 class Service:

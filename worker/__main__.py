@@ -26,7 +26,7 @@ from core.storage import Storage
 from worker.devices import Devices, visible_devices
 from worker.housekeeping import Housekeeping
 from worker.ringing import Ringing
-from worker.site import PRELOAD, Shutdown, Site
+from worker.site import PRELOAD, SPARE, Shutdown, Site
 from worker.slots import ClaimLoop, Slots
 
 WAIT_SECONDS = 0.2
@@ -117,7 +117,7 @@ def make_site(settings: Settings, shutdown: Shutdown) -> Site:
         settings=settings,
         database=Database(settings.sqlalchemy_url),
         storage=Storage(settings.storage_url),
-        template=Template(PRELOAD, env={"TORCHINDUCTOR_CACHE_DIR": str(settings.caches / "inductor")}),
+        template=Template(PRELOAD, env={"TORCHINDUCTOR_CACHE_DIR": str(settings.caches / "inductor")}, spare=SPARE),
         devices=Devices(visible_devices()),
         ringing=Ringing(settings),
         shutdown=shutdown,

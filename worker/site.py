@@ -12,6 +12,8 @@ from worker.ringing import Ringing
 
 TRAINER = "core.train.run.main"
 PRELOAD = ("core.train.preload",)
+SPARE = "core.train.preflight.warming.steps"
+"""A trainer checks its spec first."""
 
 
 @dataclass

@@ -28,6 +28,7 @@ MODULES = (
     "core.datasets.splitting",
     "core.datasets.synthetic",
     "core.train.preflight",
+    "core.train.preflight.warming",
     "core.train.run",
 )
 

@@ -5,15 +5,14 @@ from typing import Any
 
 import psutil
 
-from tests.service import Service, example, wait_until
+from tests.service import Service, example, trainers_of, wait_until
 
 LONG: dict[str, Any] = example("digits-early-stopping") | {"epochs": 100_000, "early_stopping": None}
 
 
 def trainers(service: Service) -> list[psutil.Process]:
-    """The processes that the worker's template forked."""
-    worker = psutil.Process(service.processes["worker-0"].pid)
-    return [child for template in worker.children() for child in template.children()]
+    """The processes that train."""
+    return trainers_of(service.processes["worker-0"].pid)
 
 
 def test_rows_appear_while_it_trains_and_never_change(service: Service) -> None:

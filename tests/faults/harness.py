@@ -6,7 +6,7 @@ from typing import Any
 import psutil
 
 from tests.faults.watching import Poller
-from tests.service import Service, wait_until
+from tests.service import Service, trainers_of, wait_until
 
 __all__ = ["EPOCHS", "MODEL", "SPEC", "Poller", "attempts", "trainers", "wait_for_epochs"]
 
@@ -43,10 +43,9 @@ MODEL = "model.safetensors"
 
 
 def trainers(service: Service, name: str = "worker-0") -> list[psutil.Process]:
-    """Return the trainers of a worker: the children of its template."""
+    """Return the trainers of a worker that may just have ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        worker = psutil.Process(service.processes[name].pid)
-        return [trainer for template in worker.children() for trainer in template.children()]
+        return trainers_of(service.processes[name].pid)
     return []
 
 

@@ -70,8 +70,11 @@ def check(
     found.refuse(data.random_in_eval(spec))
     found.refuse(updates.contradictions(spec))
     sets = found.attempt("/data", lambda: data.describe(spec, places))
-    if sets is None:
-        return found.report()
+    return found.report() if sets is None else judge(found, spec, sets, places, max_parameters)
+
+
+def judge(found: Findings, spec: JobSpec, sets: data.Described, places: Places, max_parameters: int) -> Report:
+    """Check everything that follows once the sets are known; `found` holds what was said before."""
     counts = counting.count(spec, sets)
     found.refuse(data.findings(spec, sets))
     found.refuse(counting.findings(spec, counts))

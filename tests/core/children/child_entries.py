@@ -1,4 +1,4 @@
-"""What the children of test_process.py run."""
+"""What the children of test_process.py and test_spare.py run."""
 
 import atexit
 import gc
@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.channel import Channel
+
+WARM: list[bytearray] = []
+"""What a spare took before its request came."""
 
 
 def echo(channel: Channel, request: dict[str, Any]) -> None:
@@ -48,6 +52,31 @@ def facts(channel: Channel, request: dict[str, Any]) -> None:
             "sigterm_is_default": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
         }
     )
+
+
+def warm_up() -> Iterator[None]:
+    WARM.append(bytearray(64 << 20))
+    yield
+
+
+def stumble() -> Iterator[None]:
+    yield
+    raise ValueError("this warm-up fails on purpose")
+
+
+def never_warm() -> Iterator[None]:
+    while True:
+        time.sleep(0.01)
+        yield
+
+
+def origin(channel: Channel, request: dict[str, Any]) -> None:
+    """Tell of the process, then stay until nobody listens."""
+    name = Path("/proc/self/comm").read_text().strip()
+    data = resource.getrlimit(resource.RLIMIT_DATA)
+    channel.send({"pid": os.getpid(), "is_warm": bool(WARM), "name": name, "data": data})
+    while not channel.closed:
+        time.sleep(0.01)
 
 
 def _is_open(fd: str) -> bool:

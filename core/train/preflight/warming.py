@@ -1,0 +1,86 @@
+"""What a child does that is forked before its request comes: two dry checks, so that its pages are its own by then.
+
+A page that a child shares with its template is copied when it is first written, and counting references writes. The
+checks run on the meta device, of sets that nobody looks up: no file is read, no environment variable, no random number
+drawn, no operator computes, no thread starts.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.channel import encode
+from core.datasets import Facts
+from core.spec import parse_object
+from core.spec import warnings as spec_warnings
+from core.train.preflight.checking import judge
+from core.train.preflight.data import Described
+from core.train.preflight.report import Findings
+from core.train.sets import Places
+
+TABLE = {
+    "data": {"train": {"type": "sklearn.digits"}, "val": {"from": "train", "fraction": 0.2, "stratify": True}},
+    "model": {
+        "type": "Sequential",
+        "layers": [
+            {"type": "Linear", "out_features": 8}, "BatchNorm1d", "ReLU", {"type": "Dropout", "p": 0.1},
+            {"type": "Linear", "out_features": 10},
+        ],
+    },
+    "loss": "CrossEntropyLoss",
+    "optimizer": {"type": "Adam", "lr": 0.001},
+    "early_stopping": {"monitor": "val_loss", "patience": 3},
+    "epochs": 1,
+    "batch_size": 64,
+    "seed": 1,
+}  # fmt: skip
+IMAGES = {
+    **TABLE,
+    "data": {"train": {"type": "sklearn.digits", "as": "image"}, "val": {"from": "train", "fraction": 0.2}},
+    "model": {
+        "type": "Sequential",
+        "weight_init": {"type": "kaiming_normal_", "nonlinearity": "relu"},
+        "layers": [
+            {"type": "Conv2d", "out_channels": 4, "kernel_size": 3, "padding": 1}, "BatchNorm2d", "ReLU",
+            {"type": "MaxPool2d", "kernel_size": 2},
+            {"type": "ext.Residual", "layers": [{"type": "Conv2d", "out_channels": 4, "kernel_size": 1}]},
+            {"type": "AdaptiveAvgPool2d", "output_size": 1}, "Flatten", {"type": "Linear", "out_features": 10},
+        ],
+    },
+    "optimizer": {"type": "AdamW", "lr": 0.001},
+    "lr_scheduler": {"type": "CosineAnnealingLR", "T_max": "epochs"},
+    "metrics": ["accuracy", {"type": "f1", "average": "macro"}],
+}  # fmt: skip
+NOWHERE = Places(Path("/dev/null"), Path("/dev/null"), {})
+"""A check that looked something up would fail."""
+
+
+def steps() -> Iterator[None]:
+    """Warm up in steps of some milliseconds (`core.spare.WarmUp`)."""
+    for spec, facts in ((TABLE, _facts("table", (64,), "float32")), (IMAGES, _facts("image", (1, 8, 8), "uint8"))):
+        parsed = parse_object(spec)
+        yield
+        report = judge(Findings(spec_warnings(parsed)), parsed, Described(facts, None, None), NOWHERE, 1 << 30)
+        encode(report.as_json())
+        yield
+
+
+def _facts(kind: Any, sample_shape: tuple[int, ...], dtype: str) -> Facts:
+    """Return what could be known of digits."""
+    return Facts(
+        kind=kind,
+        samples=1000,
+        sample_shape=sample_shape,
+        dtype=dtype,
+        target_shape=(),
+        target_dtype="int64",
+        classes=[str(label) for label in range(10)],
+        class_counts=[100] * 10,
+        label_min=0,
+        label_max=9,
+        feature_names=[f"pixel_{number}" for number in range(64)] if kind == "table" else [],
+        target_names=["target"],
+        categories={},
+        missing={},
+        digest="0" * 64,
+    )
