@@ -84,7 +84,14 @@ class Row:
 @contextmanager
 def on_meta() -> Iterator[None]:
     """Make tensors and modules without memory; torch's hints for programmers are not shown."""
-    with torch.device("meta"), ShapesOnly(), torch.no_grad(), warnings.catch_warnings():
+    with torch.device("meta"), ShapesOnly(), quietly():
+        yield
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Compute without gradients and without torch's hints for programmers."""
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

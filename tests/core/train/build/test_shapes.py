@@ -1,5 +1,8 @@
 """Shapes and complaints are torch's own, though nothing is computed."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +40,41 @@ def test_complaints_are_those_about_real_tensors(features: int, shape: tuple[int
         layer(features)(torch.ones(shape))
 
     assert str(fake.value) == str(real.value)
+
+
+FLOAT_LAYERS = [nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid]
+
+
+def outcome(layer: Callable[[], nn.Module], shape: tuple[int, ...], device: str, dtype: torch.dtype) -> object:
+    """Return what comes out, or what torch says against what comes in."""
+    x = torch.ones(shape, dtype=dtype, device=device)
+    try:
+        with torch.device(device):
+            made = layer()(x.transpose(-1, 0) if x.ndim > 2 else x)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return made.shape, made.dtype, made.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("layer", FLOAT_LAYERS)
+def test_activations_give_and_refuse_what_they_do_without(layer: type[nn.Module], dtype: torch.dtype) -> None:
+    theirs = outcome(layer, (2, 3, 4, 5), "meta", dtype)
+    with ShapesOnly():
+        assert outcome(layer, (2, 3, 4, 5), "meta", dtype) == theirs
+    if dtype.is_floating_point:
+        assert theirs == outcome(layer, (2, 3, 4, 5), "cpu", dtype)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (0, 4), (2, 5), (1, 4), (4, 3, 2), (5, 3, 2), (4,), (5,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_layers_give_and_refuse_what_they_do_without(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    layer = partial(nn.Linear, 4, 3)
+    theirs = outcome(layer, shape, "meta", dtype)
+    with ShapesOnly():
+        assert outcome(layer, shape, "meta", dtype) == theirs
+    if dtype == torch.float32 and not isinstance(theirs, str):
+        assert theirs == outcome(layer, shape, "cpu", dtype)
 
 
 def test_initial_values_are_asked_for_and_not_drawn() -> None:
