@@ -22,7 +22,7 @@ from core.settings import Settings
 log = structlog.get_logger(__name__)
 
 PRELOAD = ("core.train.preload", "core.train.preflight", "core.train.preflight.drawing")
-SPARE = "core.train.preflight.warming.steps"
+SPARE = "core.train.preflight.warming.table_and_images"
 ENTRY = "core.train.preflight.main"
 DRAWING = "core.train.preflight.drawing.main"
 TOGETHER = max(2, os.cpu_count() or 2)

@@ -12,7 +12,7 @@ from worker.ringing import Ringing
 
 TRAINER = "core.train.run.main"
 PRELOAD = ("core.train.preload",)
-SPARE = "core.train.preflight.warming.steps"
+SPARE = "core.train.preflight.warming.table"
 """A trainer checks its spec first."""
 
 

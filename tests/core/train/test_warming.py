@@ -14,7 +14,7 @@ from tests.core.test_process import first
 from tests.service import eventually, example, spares
 
 CHILDREN = Path(__file__).parents[1] / "children"
-SPARE = "core.train.preflight.warming.steps"
+SPARE = "core.train.preflight.warming.table_and_images"
 
 
 @pytest.fixture(scope="module")
