@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.db.clock import now
 from core.db.states import in_state
 from core.db.tables import Attempt, Job
-from core.db.transitions import FRESH, record
+from core.db.transitions import FRESH, Owned, record
 
 Rows = Select[*tuple[Any, ...]]
 
@@ -182,7 +182,7 @@ def _ordered(those: ColumnElement[bool]) -> Rows:
     return statement.order_by(Job.priority.desc(), Job.created_at, Job.id)
 
 
-def current_checkpoint(job: Job) -> Checkpoint | None:
+def current_checkpoint(job: Job | Owned) -> Checkpoint | None:
     """Return the checkpoint that the row points to."""
     if job.checkpoint_key is None or job.checkpoint_sha256 is None:
         return None

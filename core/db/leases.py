@@ -11,17 +11,17 @@ that hits no row raises `OwnershipLost`: stop the trainer, write nothing more.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from json import dumps
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from core.db.claims import LEASE_SECONDS, Checkpoint, Claim, Waiting, claim, current_checkpoint, waiting
+from core.db.claims import LEASE_SECONDS, Checkpoint, Claim, Waiting, claim, waiting
 from core.db.clock import now
 from core.db.endings import AttemptEnd, fail_attempt
+from core.db.publications import publish
 from core.db.states import Desired, State, TerminalState, in_state
-from core.db.tables import Artifact, Attempt, Epoch, Job
+from core.db.tables import Artifact, Attempt, Job
 from core.db.transitions import change, decide, end_attempt, move, owned, ownership_lost, record
 from core.db.verdicts import Budgets, CountsAs, Outcome
 
@@ -147,66 +147,6 @@ def wish(session: Session, job_id: str, fence: int) -> Desired:
     return desired  # pyrefly: ignore[bad-return] - a check constraint holds it
 
 
-def publish(
-    session: Session,
-    job_id: str,
-    fence: int,
-    *,
-    checkpoint: Checkpoint,
-    rows: Sequence[Mapping[str, Any]],
-    decisions: Sequence[Mapping[str, Any]] = (),
-    best: Mapping[str, Any] | None = None,
-    progress: Mapping[str, Any] | None = None,
-    active_seconds: float = 0.0,
-) -> Desired:
-    """Make finished epochs visible together with the checkpoint that holds them, and reset the budgets.
-
-    The same publication may come twice: its owner repeats it when the database went away before it had answered.
-
-    `rows` are the wire's metrics rows, epochs rising without a gap; none for a checkpoint in mid-epoch.
-    `active_seconds` is the training time of the job up to here, earlier attempts included.
-
-    Raises:
-        OwnershipLost: another worker owns the job.
-        ValueError: the rows do not follow those that are published.
-        sqlalchemy.exc.IntegrityError: a row was published before; a bug.
-    """
-    job = owned(session, job_id, fence)
-    if job.checkpoint_key == checkpoint.key and job.checkpoint_sha256 == checkpoint.sha256:
-        return _desired(job)
-    epochs = [int(row["epoch"]) for row in rows]
-    _check_order(job, epochs)
-    values: dict[str, Any] = {
-        "checkpoint_key": checkpoint.key,
-        "checkpoint_sha256": checkpoint.sha256,
-        "checkpoint_epoch": checkpoint.epoch,
-        "previous_checkpoint": current.as_json() if (current := current_checkpoint(job)) else None,
-        "active_seconds": max(job.active_seconds, active_seconds),
-    }
-    if rows:
-        values |= {"epochs_done": epochs[-1], "latest_metrics": dict(rows[-1])}
-        values |= {"crashes_no_progress": 0, "losses_no_progress": 0}
-        bodies = [dumps(row, allow_nan=False, separators=(",", ":")) for row in rows]
-        session.execute(
-            insert(Epoch),
-            [
-                {"job_id": job_id, "epoch": epoch, "fence": fence, "attempt": job.attempt, "body": body}
-                for epoch, body in zip(epochs, bodies, strict=True)
-            ],
-        )
-    if best is not None:
-        values["best"] = dict(best)
-    if progress is not None:
-        values["progress"] = dict(progress)
-    job = _owned_change(session, job, values)
-    decide(session, job, decisions)
-    if rows:
-        record(session, job, "job.epoch", {"epoch": epochs[-1], "first_epoch": epochs[0], "attempt": job.attempt})
-    else:
-        record(session, job, "job.checkpoint", {"epoch": checkpoint.epoch, "attempt": job.attempt})
-    return _desired(job)
-
-
 def finish(
     session: Session,
     job_id: str,
@@ -330,15 +270,6 @@ def reap(session: Session, *, budgets: Budgets | None = None, limit: int = REAP_
         end = AttemptEnd(code="lost", message="The worker did not renew its lease.")
         fail_attempt(session, job, "lost", end, event="job.lost", counts_as="loss", budgets=budgets or Budgets())
     return [job.id for job in jobs]
-
-
-def _check_order(job: Job, epochs: Sequence[int]) -> None:
-    """Refuse a gap. A row for epoch 0 (`evaluate_at_start`) may come before all others."""
-    if not epochs:
-        return
-    begin = 0 if job.epochs_done == 0 and epochs[0] == 0 else job.epochs_done + 1
-    if epochs != list(range(begin, begin + len(epochs))):
-        raise ValueError(f"{job.id}: epochs {epochs} do not follow the {job.epochs_done} that are published")
 
 
 def _owned_change(session: Session, job: Job, values: Mapping[str, Any]) -> Job:

@@ -5,14 +5,14 @@ event ids of one job rise in the order of their commits, so a reader that asks f
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.orm import Session
 
 from core.db.clock import now
 from core.db.states import LEGAL, TERMINAL, Desired, State
-from core.db.tables import Attempt, Decision, Event, Job
+from core.db.tables import Attempt, Base, Job
 from core.errors import OwnershipLost
 
 UNOWNED: dict[str, Any] = {"worker_id": None, "lease_until": None, "stage": None}
@@ -21,6 +21,20 @@ UNOWNED: dict[str, Any] = {"worker_id": None, "lease_until": None, "stage": None
 
 FRESH = {"populate_existing": True, "synchronize_session": False}
 """Objects that the session already holds take the returned values."""
+
+
+class Owned(NamedTuple):
+    """Of a running job what a publication compares: not its specs."""
+
+    id: str
+    fence: int
+    attempt: int
+    desired: Desired
+    epochs_done: int
+    checkpoint_key: str | None
+    checkpoint_sha256: str | None
+    checkpoint_epoch: int | None
+    active_seconds: float
 
 
 def owned(session: Session, job_id: str, fence: int) -> Job:
@@ -84,14 +98,18 @@ def move(
     return moved
 
 
-def record(session: Session, job: Job, event: str, body: Mapping[str, Any], *, is_terminal: bool = False) -> None:
+EVENTS, DECISIONS = (insert(Base.metadata.tables[name]) for name in ("events", "decisions"))
+
+
+def record(
+    session: Session, job: Job | Owned, event: str, body: Mapping[str, Any], *, is_terminal: bool = False
+) -> None:
     """Append an event. The job's row must have been changed by this transaction before (see the module)."""
-    session.execute(
-        insert(Event).values(job_id=job.id, type=event, fence=job.fence, body=dict(body), is_terminal=is_terminal)
-    )
+    row = {"job_id": job.id, "type": event, "fence": job.fence, "body": dict(body), "is_terminal": is_terminal}
+    session.connection().execute(EVENTS, row)
 
 
-def decide(session: Session, job: Job, decisions: Iterable[Mapping[str, Any]]) -> None:
+def decide(session: Session, job: Job | Owned, decisions: Iterable[Mapping[str, Any]]) -> None:
     """Append decisions: `{"kind", "epoch", …}`, the other keys are the numbers that caused them."""
     rows = [
         {
@@ -104,7 +122,7 @@ def decide(session: Session, job: Job, decisions: Iterable[Mapping[str, Any]]) -
         for decision in decisions
     ]
     if rows:
-        session.execute(insert(Decision), rows)
+        session.connection().execute(DECISIONS, rows)
 
 
 def end_attempt(session: Session, job: Job, outcome: str, values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 LEASES, CLAIMS, TRANSITIONS = "core/db/leases.py", "core/db/claims.py", "core/db/transitions.py"
+PUBLICATIONS = "core/db/publications.py"
 ENGINE, TABLES = "core/db/engine.py", "migrations/versions/0001_create_every_table.py"
 OWNED, UNFENCED = "    job = owned(session, job_id, fence)\n", "    job = session.get_one(Job, job_id)\n"
 ZOMBIE = "tests/core/db/test_leases.py::TestLostOwnership::test_of_a_zombie"
@@ -26,7 +27,14 @@ def _unfenced(call: str, following: str, breaks: str) -> Mutant:
 
 FENCING = (
     _unfenced("start", "    first = job.numerics", "A worker that woke up again changes the plan of its successor."),
-    _unfenced("publish", "    if job.checkpoint_key ==", "Two attempts write epochs of one job."),
+    Mutant(
+        "publish-without-fence",
+        PUBLICATIONS,
+        ".where(*HELD).with_for_update()",
+        ".where(HELD[0]).with_for_update()",
+        (f"{ZOMBIE}[sqlite-publish]",),
+        "Two attempts write epochs of one job.",
+    ),
     _unfenced("finish", "    if artifacts:", "A job ends while its new owner still trains it."),
     _unfenced("pause", "    values: dict[str, Any]", "A job is let go of by a worker that does not own it."),
     _unfenced("requeue", "    return fail_attempt(", "A zombie gives away the job of its successor, budget and all."),
@@ -137,17 +145,17 @@ TAKING = (
 WHOLE = (
     Mutant(
         "pointer-outside-the-transaction",
-        LEASES,
-        "    job = _owned_change(session, job, values)\n    decide(session, job, decisions)\n",
+        PUBLICATIONS,
+        "    _change(session, job, values)\n    decide(session, job, decisions)\n",
         '    session.connection().exec_driver_sql("COMMIT")\n'
         '    session.connection().exec_driver_sql("BEGIN")\n'
-        "    job = _owned_change(session, job, values)\n    decide(session, job, decisions)\n",
+        "    _change(session, job, values)\n    decide(session, job, decisions)\n",
         (f"{FENCES}::test_what_is_not_committed_leaves_nothing[sqlite-publish]",),
         "A crash leaves rows whose checkpoint nothing points to: the resumed job writes them again.",
     ),
     Mutant(
         "previous-checkpoint-forgotten",
-        LEASES,
+        PUBLICATIONS,
         "current.as_json() if (current := current_checkpoint(job)) else None",
         "None",
         (f"{PUBLISHED}::test_keeps_the_checkpoint_before[sqlite]",),
@@ -155,7 +163,7 @@ WHOLE = (
     ),
     Mutant(
         "publication-not-recognised",
-        LEASES,
+        PUBLICATIONS,
         "if job.checkpoint_key == checkpoint.key and job.checkpoint_sha256 == checkpoint.sha256:",
         "if job.checkpoint_key is None and not rows:",
         (f"{PUBLISHED}::test_the_same_again_changes_nothing[sqlite]",),
@@ -163,7 +171,7 @@ WHOLE = (
     ),
     Mutant(
         "gap-in-the-rows",
-        LEASES,
+        PUBLICATIONS,
         "    if epochs != list(range(begin, begin + len(epochs))):\n",
         "    if epochs and epochs[-1] < begin:\n",
         (f"{PUBLISHED}::test_rows_that_leave_a_gap_are_refused_whole[sqlite-[2]]",),
@@ -171,7 +179,7 @@ WHOLE = (
     ),
     Mutant(
         "budget-not-reset-by-an-epoch",
-        LEASES,
+        PUBLICATIONS,
         '        values |= {"crashes_no_progress": 0, "losses_no_progress": 0}\n',
         "",
         (f"{PUBLISHED}::test_a_published_epoch_resets_both_budgets[sqlite]",),
