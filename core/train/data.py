@@ -124,14 +124,22 @@ def aligned(inputs: Tensor) -> Tensor:
 
 
 def seeded(transform: Transform, inputs: Tensor, seed: int) -> Tensor:
-    """Apply `transform` with torch's global generator set to `seed`, and put the generator back.
+    """Apply `transform` with torch's global generators set to `seed`, and put the generators back.
 
-    torchvision's transforms draw from the global generator only; dropout draws from it too and must not notice.
+    torchvision's transforms draw from the global generators only; dropout draws from them too and must not notice.
+    (`torch.manual_seed` would seed all devices that there are, and takes longer than many a transform.)
     """
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    drawn_from = [torch.default_generator]
+    if inputs.device.type == "cuda":
+        drawn_from.append(torch.cuda.default_generators[inputs.device.index or 0])
+    before = [one.get_state() for one in drawn_from]
+    for one in drawn_from:
+        one.manual_seed(seed)
+    try:
         return transform(inputs)
+    finally:
+        for one, state in zip(drawn_from, before, strict=True):
+            one.set_state(state)
 
 
 class EvalBatches:

@@ -5,6 +5,7 @@ Draws and pixels are torchvision's to the last bit: sample by sample gives the s
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -151,14 +152,19 @@ def _grid(theta: Tensor, height: int, width: int) -> Tensor:
         height: of the images.
         width: of the images.
     """
-    x = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, steps=width, device=theta.device)
-    y = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, steps=height, device=theta.device)
-    places = torch.stack(
-        [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x + y[:, None])], 2
-    )
     half = torch.tensor([0.5 * width, 0.5 * height], dtype=theta.dtype, device=theta.device)
-    places = places.to(theta.dtype).reshape(1, height * width, 3).expand(len(theta), -1, -1)
+    places = _places(height, width, theta.dtype, theta.device).expand(len(theta), -1, -1)
     return places.bmm(theta.transpose(1, 2) / half).reshape(-1, height, width, 2)
+
+
+@lru_cache(maxsize=4)
+def _places(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the pixels of an image row by row, in pixels from the middle: ``places[1, H * W, 3]``, ``(x, y, 1)``."""
+    x = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, steps=width, device=device)
+    y = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, steps=height, device=device)
+    ones = torch.ones(height, width, device=device)
+    places = torch.stack([x.expand(height, width), y[:, None].expand(height, width), ones], 2)
+    return places.to(dtype).reshape(1, height * width, 3)
 
 
 def _color(fill: Any) -> float | list[float] | None:
