@@ -1,6 +1,6 @@
 """Every benchmark, one after the other: half an hour on two cores that do nothing else.
 
-    .venv/bin/python -m bench [name …]     # loop, start, load, growth, tracking; none: all
+    .venv/bin/python -m bench [name …]     # loop, epochs, start, load, growth, tracking; none: all
 
 Each is a program of its own (`python -m bench.<name> --help`). What a run prints, JSON and a table, is kept in
 `.cache/bench/`.
@@ -19,6 +19,7 @@ LONGEST_SECONDS = 900
 RUNS = {
     "start": ("preflight", "jobs", "jobs --engine postgresql", "many", "many --engine postgresql", "api", "sets"),
     "loop": ("",),
+    "epochs": ("",),
     "load": ("polls", "posts", "queue --rounds 3"),
     "tracking": ("",),
     "growth": ("--engine sqlite", "--engine postgresql"),

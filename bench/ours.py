@@ -6,7 +6,8 @@ import tempfile
 import time
 from typing import Any
 
-from core.messages import Done, Publish, TrainOrder
+from core.channel import encode
+from core.messages import Done, Publish, Started, TrainOrder
 
 
 class Listener:
@@ -17,11 +18,16 @@ class Listener:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.last: Any = None
+        self.marks: list[tuple[float, float]] = []
+        """Time and processor time when training began, and at every publication."""
 
     def send(self, message: Any) -> None:
+        encode(message)  # the pipe to a worker takes lines
         self.last = message
         if isinstance(message, Publish):
             self.rows += message.rows
+        if isinstance(message, Started | Publish):
+            self.marks.append((time.monotonic(), time.process_time()))
 
     def receive(self, timeout: float | None = 0) -> None:
         """There is nothing to say."""
@@ -45,10 +51,13 @@ def main() -> None:
         done = time.monotonic()
         if not isinstance(listener.last, Done):
             raise SystemExit(listener.last)
-    rows = listener.rows
+    rows, begun, published = listener.rows, listener.marks[0], listener.marks[-1]
     told = {
         "epochs": [row["seconds"] for row in rows],
         "done": done,
+        "run": published[0] - begun[0],
+        "run_cpu": published[1] - begun[1],
+        "publications": len(listener.marks) - 1,
         "val_accuracy": rows[-1]["val"]["accuracy"],
     }
     print(json.dumps(told))
