@@ -1,6 +1,5 @@
 """How much of a set may be held in memory beside its file: the rest is read from the mapped file, batch by batch."""
 
-import ctypes
 import os
 import resource
 from pathlib import Path
@@ -8,9 +7,6 @@ from pathlib import Path
 MOST_BYTES = 1 << 30
 SHARE = 8
 """Train, val, test and what is made of them may each take an eighth of the memory."""
-M_MMAP_THRESHOLD = -3
-"""glibc's number for it, see mallopt(3)."""
-LARGE_BLOCK_BYTES = 128 << 10
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 STATUS = Path("/proc/self/statm")
 
@@ -39,15 +35,3 @@ def _of_container() -> list[int]:
     except OSError:
         return []
     return [int(text)] if text.isdigit() else []
-
-
-def give_back_blocks() -> None:
-    """Have the C library give every large block back as soon as it is free, from now on.
-
-    glibc keeps freed blocks in its heap once it has seen some. A training leaves a few bytes there after every batch
-    (its loss and outputs, until the epoch's end), between which the next batch finds no room: the heap would grow by
-    the whole set. It costs page faults, so it is for sets that are read from their file.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc only
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)

@@ -18,9 +18,10 @@ from core.datasets.cache import Cache
 from core.datasets.duplicates import Duplicates, duplicates
 from core.datasets.mapping import create_mapped
 from core.datasets.preprocess import fills_missing
-from core.datasets.room import give_back_blocks, room_bytes
+from core.datasets.room import room_bytes
 from core.datasets.samples import Array, in_parts
 from core.datasets.splitting import Split as Parts
+from core.heap import give_back_blocks
 from core.messages import DatasetFile
 from core.spec.job import Component, Data, DataSplit
 from core.train.data import Split
