@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.load queue   [--engine sqlite]   100 against 10,000 waiting jobs, 500 pollers
     .venv/bin/python -m bench.load polls   [--engine sqlite]   200 rows and 304s against a route without a database
     .venv/bin/python -m bench.load posts   [--engine sqlite]   jobs accepted per second
-    .venv/bin/python -m bench.load memory  [--engine sqlite]   resident memory of both over 5,000 jobs
+    .venv/bin/python -m bench.load memory  [--engine sqlite]   resident memory of both over 5,000 jobs; is it flat?
 
 A job is one epoch of a linear model on iris; `queue`, and `memory` without --real, have a trainer that speaks and
 writes files as the real one does, but trains nothing. What is compared takes turns, in rounds; a number is the median
@@ -45,6 +45,8 @@ ROW: dict[str, Any] = {
                        "patience": 5, "improved": False, "action": "continue", "reason": None},
 }  # fmt: skip
 ROWS = 200
+FLAT_MIB = 0.2
+"""Per 1,000 jobs: less than a leak of 210 bytes a job."""
 RIVAL = """
 import sys, uvicorn
 from fastapi import FastAPI, Response
@@ -316,7 +318,7 @@ def measure_posts(asked: argparse.Namespace) -> None:
 
 
 def measure_memory(asked: argparse.Namespace) -> None:
-    jobs, step = (60, 20) if asked.quick else (asked.jobs, max(1, asked.jobs // 20))
+    jobs, step = (60, 10) if asked.quick else (asked.jobs, max(1, asked.jobs // 20))
     rows: list[dict[str, Any]] = []
     with services(asked.engine, is_double=not asked.real) as (service,):
         service.warm()
@@ -331,7 +333,19 @@ def measure_memory(asked: argparse.Namespace) -> None:
                 | {"api_files": psutil.Process(service.processes["api"].pid).num_fds()}
             )
             print(rows[-1], file=sys.stderr, flush=True)
-    report("load", rows, engine=asked.engine, trainer="real" if asked.real else "double")
+    later = {name: growth(rows[len(rows) // 2 :], f"{name}_mib") for name in ("api", "worker")}
+    report("load", rows, engine=asked.engine, trainer="real" if asked.real else "double", later_half=later)
+
+
+def growth(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return by how much memory grows per 1,000 jobs: the least squares' slope, and the standard error of it."""
+    jobs, sizes = [row["jobs"] / 1000 for row in rows], [row[name] for row in rows]
+    slope, begin = statistics.linear_regression(jobs, sizes)
+    left = sum((size - begin - slope * job) ** 2 for job, size in zip(jobs, sizes, strict=True))
+    spread = sum((job - statistics.mean(jobs)) ** 2 for job in jobs)
+    error = (left / max(1, len(rows) - 2) / spread) ** 0.5
+    is_flat = slope < max(FLAT_MIB, 2 * error)
+    return {"mib_per_1000_jobs": round(slope, 3), "standard_error": round(error, 3), "is_flat": is_flat}
 
 
 async def carried(service: Deployment, count: int) -> None:
