@@ -63,19 +63,21 @@ def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
 
 def spares(template_pid: int | None) -> list[psutil.Process]:
     """Return the children of a template that wait for a request."""
-    return [child for child in psutil.Process(template_pid).children() if _is_spare(child)]
+    return [child for child in psutil.Process(template_pid).children() if _name(child) == NAME.decode()]
 
 
 def trainers_of(worker_pid: int) -> list[psutil.Process]:
     """Return the trainers of a worker: what its template forked, without the one that waits for a request."""
     templates = psutil.Process(worker_pid).children()
-    return [child for template in templates for child in template.children() if not _is_spare(child)]
+    children = [child for template in templates for child in template.children()]
+    return [child for child in children if _name(child) not in (None, NAME.decode())]
 
 
-def _is_spare(process: psutil.Process) -> bool:
+def _name(process: psutil.Process) -> str | None:
+    """Return what `ps` calls a process, None where it has ended and is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.name() == NAME.decode()
-    return False
+        return process.name()
+    return None
 
 
 class Service:
