@@ -319,6 +319,7 @@ def measure_posts(asked: argparse.Namespace) -> None:
 
 def measure_memory(asked: argparse.Namespace) -> None:
     jobs, step = (60, 10) if asked.quick else (asked.jobs, max(1, asked.jobs // 20))
+    processes = {"api": "api", "worker": "worker-0"}
     rows: list[dict[str, Any]] = []
     with services(asked.engine, is_double=not asked.real) as (service,):
         service.warm()
@@ -328,12 +329,13 @@ def measure_memory(asked: argparse.Namespace) -> None:
             wait_until(lambda: not waiting(service), 600, 0.5)
             rows.append(
                 {"jobs": len(rows) * step + step}
-                | {f"{name}_mib": service.rss(process) for name, process in (("api", "api"), ("worker", "worker-0"))}
+                | {f"{name}_mib": service.rss(process) for name, process in processes.items()}
+                | {f"{name}_own_mib": service.own(process) for name, process in processes.items()}
                 | {"worker_files": psutil.Process(service.processes["worker-0"].pid).num_fds()}
                 | {"api_files": psutil.Process(service.processes["api"].pid).num_fds()}
             )
             print(rows[-1], file=sys.stderr, flush=True)
-    later = {name: growth(rows[len(rows) // 2 :], f"{name}_mib") for name in ("api", "worker")}
+    later = {name: growth(rows[len(rows) // 2 :], f"{name}_own_mib") for name in processes}
     report("load", rows, engine=asked.engine, trainer="real" if asked.real else "double", later_half=later)
 
 

@@ -86,6 +86,11 @@ class Deployment(Service):
         """Return the resident memory of a process in MiB."""
         return round(psutil.Process(self.processes[name].pid).memory_info().rss / 2**20, 1)
 
+    def own(self, name: str) -> float:
+        """Return the resident memory without mapped files, which the kernel drops when others need room, in MiB."""
+        memory = psutil.Process(self.processes[name].pid).memory_info()
+        return round((memory.rss - memory.shared) / 2**20, 1)
+
 
 @contextlib.contextmanager
 def services(engine: str, count: int = 1, *, is_double: bool = False) -> Iterator[list[Deployment]]:
