@@ -25,9 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from bench.measuring import arguments, quantile, report, seconds, times
+from bench.measuring import arguments, quantile, ratio, report, seconds, times
 from bench.serving import Deployment, services
 from core import datasets
 from core.spec.job import Component
@@ -140,24 +138,31 @@ def measure_jobs(asked: argparse.Namespace) -> None:
     count, every = (6, 3) if asked.quick else (asked.jobs, max(1, asked.jobs // 5))
     fresh = [sys.executable, "-c", FRESH]
     ours: list[tuple[float, float]] = []
-    theirs: dict[str, list[float]] = {"a fresh process, the same training": []}
-    with warm(asked.engine) as service, ray_submission() as submit:
+    by_fresh: list[float] = []
+    with warm(asked.engine) as service:
         for number in range(count):
             ours.append(follow(service, short()))
             if number % every == 0:
-                theirs["a fresh process, the same training"].append(seconds(lambda: subprocess.run(fresh, check=True)))
-                if submit is not None:
-                    theirs.setdefault("the same, submitted to Ray", []).append(submit())
+                by_fresh.append(seconds(lambda: subprocess.run(fresh, check=True)))
+        beside_ray, by_ray = in_turn_with_ray(service, rounds=count // every)
     first, whole = zip(*ours, strict=True)
     rows = [
         {"what": "POST to the first update", **times([first])},
         {"what": "POST to terminal", **times([whole])},
-        *(
-            {"what": name, **times([values]), "by ours": round(statistics.median(values) / statistics.median(whole), 1)}
-            for name, values in theirs.items()
-        ),
+        {"what": "a fresh process, the same training", **times([by_fresh]), **ratio(by_fresh, whole[::every])},
     ]
+    if by_ray:
+        rows.append({"what": "the same, submitted to Ray", **times([by_ray]), **ratio(by_ray, beside_ray)})
     report("start", rows, engine=asked.engine)
+
+
+def in_turn_with_ray(service: Deployment, rounds: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of our jobs and of Ray's, in turn; apart from the rest, as its daemons never rest."""
+    with ray_submission() as submit:
+        if submit is None:
+            return [], []
+        pairs = [(follow(service, short())[1], submit()) for _ in range(rounds)]
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
 
 def measure_many(asked: argparse.Namespace) -> None:
@@ -185,11 +190,12 @@ def measure_many(asked: argparse.Namespace) -> None:
 
 
 def private_mib(service: Deployment) -> list[float]:
-    """Return the memory that each trainer shares with nobody, not even with its template."""
+    """Return the memory that each trainer has of its own: the pages that it wrote, not those that it maps."""
     found: list[float] = []
     for trainer in trainers_of(service.processes["worker-0"].pid):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            found.append(trainer.memory_full_info().uss / 2**20)
+        with contextlib.suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{trainer.pid}/smaps_rollup").read_text().splitlines()
+            found += [int(line.split()[1]) / 1024 for line in lines if line.startswith("Private_Dirty:")]
     return found
 
 
