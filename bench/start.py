@@ -8,8 +8,9 @@
 
 A job is digits-early-stopping with 5 epochs. Its rivals do what a service without a warm template does: a fresh Python
 process that imports torch and trains the same model with a plain loop, and the same behind Ray's job submission where
-`.venv-rivals` has Ray. They take turns. The client polls every 2 ms on the same cores: what it sees, a user sees.
-PostgreSQL comes with Redis, as in the compose file; SQLite without, as in `epochd up`.
+`.venv-rivals` has Ray. They take turns; a job that is timed comes to a service at rest. The client polls every 2 ms on
+the same cores: what it sees, a user sees. PostgreSQL comes with Redis, as in the compose file; SQLite without, as in
+`epochd up`.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from core.spec.job import Component
 from tests.service import ROOT, example, trainers_of
 
 EXAMPLES = ("digits-early-stopping", "diabetes-regression", "cnn-augmented", "resnet18-digits")
+PAUSES = (0.5, 0.0)
+"""Seconds before a spec is sent: a person does not send one right behind another, a script that sweeps does."""
 FRESH = """
 import torch
 from sklearn.datasets import load_digits
@@ -141,6 +144,7 @@ def measure_jobs(asked: argparse.Namespace) -> None:
     by_fresh: list[float] = []
     with warm(asked.engine) as service:
         for number in range(count):
+            time.sleep(PAUSES[0])
             ours.append(follow(service, short()))
             if number % every == 0:
                 by_fresh.append(seconds(lambda: subprocess.run(fresh, check=True)))
@@ -200,16 +204,18 @@ def private_mib(service: Deployment) -> list[float]:
 
 
 def measure_preflight(asked: argparse.Namespace) -> None:
-    values: dict[str, list[float]] = {name: [] for name in EXAMPLES}
+    values: dict[tuple[str, float], list[float]] = {(name, pause): [] for pause in PAUSES for name in EXAMPLES}
     with services(asked.engine) as (service,):
         service.warm()
-        for number in range(5 if asked.quick else 100):
-            for name in EXAMPLES:
-                spec = example(name) | {"seed": number}  # a spec that passed a moment ago is not built again
-                ask = partial(service.client.post, "/v1/preflight", json=spec)
-                values[name].append(seconds(ask))
+        for number in range(5 if asked.quick else 50):
+            for (name, pause), found in values.items():
+                seed = 2 * number + (pause > 0)  # a spec that passed a moment ago is not built again
+                ask = partial(service.client.post, "/v1/preflight", json=example(name) | {"seed": seed})
+                time.sleep(pause)
+                found.append(seconds(ask))
                 assert ask().json()["ok"]
-    report("start", [{"what": name, **times([found])} for name, found in values.items()], engine=asked.engine)
+    rows = [{"what": name, "pause, s": pause, **times([found])} for (name, pause), found in values.items()]
+    report("start", rows, engine=asked.engine)
 
 
 def measure_api(asked: argparse.Namespace) -> None:
