@@ -120,7 +120,9 @@ def tracking_server(service: Deployment) -> Iterator[str]:
                 [*WITH_US, *command], env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True
             )
         try:
-            wait_until(lambda: is_up(port), 300, 0.2)
+            wait_until(lambda: is_up(port) or server.poll() is not None, 120, 0.2)
+            if server.poll() is not None:
+                raise SystemExit((Path(folder) / "log").read_text()[-2000:])
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(server.pid, signal.SIGKILL)  # its own processes too; nothing of it is kept
