@@ -106,7 +106,7 @@ def tracking_server(service: Deployment) -> Iterator[str]:
             own = url.set(drivername="postgresql")
             with psycopg.connect(own.render_as_string(hide_password=False), autocommit=True) as connection:
                 connection.execute("CREATE DATABASE mlflow")
-            store = own.set(database="mlflow").render_as_string(hide_password=False)
+            store = own.set(database="mlflow", drivername="postgresql+psycopg2").render_as_string(hide_password=False)
         else:
             store = f"sqlite:///{folder}/mlflow.db"
         port = free_port()
@@ -125,7 +125,8 @@ def tracking_server(service: Deployment) -> Iterator[str]:
                 raise SystemExit((Path(folder) / "log").read_text()[-2000:])
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(server.pid, signal.SIGKILL)  # its own processes too; nothing of it is kept
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)  # its own processes too; nothing of it is kept
             server.wait()
 
 
