@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.loop import DIGITS, FLOAT
 from bench.measuring import arguments, report
+from core.process import FORCED_VARIABLES
 from tests.service import ROOT
 
 EVERY: dict[str, Any] = {"off": {"epochs": 10_000_000}, "auto": "auto", "each": {"epochs": 1}}
@@ -62,7 +63,7 @@ def _perceptron(width: int) -> dict[str, Any]:
 def run(spec: dict[str, Any], folder: str, threads: int) -> dict[str, Any]:
     """Have it trained in a process of its own; return its answer."""
     asked = {"spec": spec, "cache_dir": folder, "datasets_dir": folder}
-    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {"OMP_NUM_THREADS": str(threads), **FORCED_VARIABLES}
     command = [sys.executable, "-m", "bench.ours", json.dumps(asked)]
     ended = subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -1,6 +1,6 @@
 """Training against what a user would write or take instead: each in a process of its own, from the first import on.
 
-    .venv/bin/python -m bench.loop [--jobs mlp,tabular] [--rivals plain,skorch] [--threads 2] [--rounds 5] [--quick]
+    .venv/bin/python -m bench.loop [--jobs mlp,tabular] [--rivals plain,skorch] [--threads 2] [--rounds 5] [--copies 1]
 
 Jobs: `mlp` (784-128-10 on MNIST, where ../shared/data has it), `tabular` (20,000 x 30), `cnn` and `cnn-augmented`
 (digits), `resnet18` (32 x 32). Everybody has the same samples, batches, threads and epochs, measures loss and accuracy
@@ -29,6 +29,7 @@ import numpy as np
 from bench.measuring import arguments, ratio, report
 from bench.rivals.job import Job
 from core import datasets
+from core.process import FORCED_VARIABLES
 from core.spec.job import Component
 from tests.service import ROOT
 
@@ -132,10 +133,11 @@ class Race:
         np.savez(self.job.data, x_train=x[:count], y_train=y[:count], x_val=x[count:], y_val=y[count:])
         return count
 
-    def run(self, name: str) -> dict[str, Any]:
-        """Have `name` train; return its answer, with the seconds from the start of its process."""
-        environment = {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}  # for all alike
+    def run(self, name: str, copies: int = 1) -> dict[str, Any]:
+        """Have so many of `name` train at once; return the first one's answer, with the seconds since they started."""
+        environment = {"OMP_NUM_THREADS": str(self.threads)}
         if name == "ours":
+            environment |= FORCED_VARIABLES  # as a worker starts it
             folders = {"cache_dir": str(self.folder), "datasets_dir": str(DATASETS)}
             command = [sys.executable, "-m", "bench.ours", json.dumps({"spec": self.spec, **folders})]
         else:
@@ -144,12 +146,18 @@ class Race:
             command = [str(RIVALS_PYTHON), "-m", f"bench.rivals.{module}", json.dumps(dataclasses.asdict(self.job))]
         cores = ["taskset", "--cpu-list", f"0-{self.threads - 1}"]
         begun = time.monotonic()
-        ended = subprocess.run(
-            [*cores, *command], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if ended.returncode:
-            raise SystemExit(f"{name} on {self.job.name} failed:\n{ended.stderr[-2000:]}")
-        answer = json.loads(ended.stdout.splitlines()[-1])
+        started = [
+            subprocess.Popen(
+                [*cores, *command], env=os.environ | environment, cwd=ROOT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for _ in range(copies)
+        ]  # fmt: skip
+        said = [process.communicate() for process in started]
+        for process, (_, errors) in zip(started, said, strict=True):
+            if process.returncode:
+                raise SystemExit(f"{name} on {self.job.name} failed:\n{errors[-2000:]}")
+        answer = json.loads(said[0][0].splitlines()[-1])
         return {**answer, "epoch": statistics.median(answer["epochs"][2:]), "whole": answer["done"] - begun}
 
 
@@ -191,6 +199,7 @@ def main() -> None:
     parser.add_argument("--rivals", type=words, default=list(RIVALS))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=1, help="train so many at once on the same cores (default: 1)")
     asked = parser.parse_args()
     if asked.quick:
         asked.rounds = 1
@@ -204,12 +213,14 @@ def main() -> None:
             answers: dict[str, list[dict[str, Any]]] = {one: [] for one in names}
             for number in range(asked.rounds):
                 for one in names[number % len(names) :] + names[: number % len(names)]:
-                    answers[one].append(race.run(one))
+                    answers[one].append(race.run(one, asked.copies))
                     versions |= answers[one][-1].get("versions", {})
                     print(name, one, round(answers[one][-1]["epoch"], 4), round(answers[one][-1]["whole"], 2),
                           file=sys.stderr, flush=True)  # fmt: skip
             rows += rows_of(race, answers)
-    report("loop", rows, threads=asked.threads, rounds=asked.rounds, epochs=EPOCHS, rivals=versions)
+    report(
+        "loop", rows, threads=asked.threads, copies=asked.copies, rounds=asked.rounds, epochs=EPOCHS, rivals=versions
+    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ NAMED_VARIABLES = (
 )  # fmt: skip
 """What a template takes over from its owner's environment."""
 FORCED_VARIABLES = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads made small loops 5 to 13 times slower under load
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads made small loops 5 to 200 times slower under load, so libgomp's
+    "GOMP_SPINCOUNT": "100000",  # spin for 5 ms at most, and only while `core.train.spinning` lets them
     "OPENBLAS_NUM_THREADS": "1",  # numpy's BLAS would start a pool at import; a template has one thread
     "PYTHONUNBUFFERED": "1",
 }

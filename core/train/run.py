@@ -16,7 +16,7 @@ from core.faults import hit
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
 from core.spec import parse_object
 from core.spec.job import JobSpec
-from core.train import numerics, preflight, sets, task
+from core.train import numerics, preflight, sets, spinning, task
 from core.train.assembling import assemble
 from core.train.checkpoint import FolderStore, load_first
 from core.train.compiling import CannotCompile
@@ -69,6 +69,9 @@ class Attempt:
             return self._save_and_end(end)
         except Exception as error:  # noqa: BLE001 - the process boundary: every failure becomes a message
             return self._failed(error)
+        finally:
+            if self.watch.spinning is not None:
+                self.watch.spinning.close()
 
     def _train(self) -> Done | Failed:
         hit("trainer.entered")
@@ -78,6 +81,7 @@ class Attempt:
         device = numerics.device_of(order.device, spec.execution.device)
         threads = order.threads or spec.execution.threads or numerics.choose_threads(_flops_per_batch(spec, summary))
         numerics.settle(threads, is_deterministic=spec.deterministic)
+        self.watch.spinning = spinning.begin(threads)
         fingerprint = numerics.fingerprint(device, threads)
         if order.numerics is not None and order.numerics != fingerprint:
             warnings.append(_numerics_changed(order.numerics, fingerprint))

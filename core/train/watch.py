@@ -1,4 +1,4 @@
-"""Looks up from the work every 20 ms: is a stop asked for, is the time used up, is a sign of life due."""
+"""Looks up every 20 ms: is a stop asked for, is time used up, is a sign of life due, may threads spin."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from core.messages import Progress, Stage
 from core.train.roles import ControlSource, MetricSink
+from core.train.spinning import Spinning
 
 POLL_SECONDS = 0.02
 PROGRESS_SECONDS = 1.0
@@ -47,6 +48,8 @@ class Watch:
         self.started = clock() - earlier_seconds
         self.limit_seconds = limit_seconds
         self.next_look = self.next_progress = 0.0
+        self.spinning: Spinning | None = None
+        """Of a trainer of several threads."""
         self.stage: Stage = "starting"
         self.durations: dict[Stage, float] = {}
 
@@ -67,6 +70,8 @@ class Watch:
             return
         self.next_look = now + POLL_SECONDS
         self.look()
+        if self.spinning is not None:
+            self.spinning.look()
         if now >= self.next_progress:
             self.next_progress = now + PROGRESS_SECONDS
             self.sink.progress(progress())
