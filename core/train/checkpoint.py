@@ -26,13 +26,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from core import versions
 from core.faults import hit
 from core.messages import CheckpointRef
+from core.train.pages import Pages, write_past_cache
 
 FORMAT = 3
 """Of the files that are written here. Whoever raises it adds to `UPGRADES` and runs tests/fixtures/make_checkpoint."""
@@ -40,8 +41,8 @@ MAGIC = b"epochd-checkpoint "
 MAX_HEADER_BYTES = 4096
 ZIP_MAGIC = b"PK\x03\x04"
 """What `torch.save` writes begins with it, and so do files of format 1."""
-HASHED_BESIDE = 1 << 20
-"""Bytes from which a file is hashed while it is written: the disk and the processor need not wait for each other."""
+LARGE_BYTES = 1 << 20
+"""From here on a file is hashed while the disk takes it from memory: neither waits for the other."""
 KEPT = 2
 """A checkpoint that turns out damaged falls back to the one before."""
 OPEN = frozenset({"model", "optimizer", "scheduler", "val_metrics", "metrics", "weights", "last_check"})
@@ -60,7 +61,7 @@ class CheckpointDamaged(CheckpointInvalid):
 
 def write_durably(path: Path, data: bytes | memoryview) -> str:
     """Write `data` to `path` so that it is there whole or not at all, and return its SHA-256."""
-    if len(data) < HASHED_BESIDE:
+    if len(data) < LARGE_BYTES:
         _write(path, data)
         return hashlib.sha256(data).hexdigest()
     with ThreadPoolExecutor(1) as beside:
@@ -73,8 +74,11 @@ def _write(path: Path, data: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+            if len(data) < LARGE_BYTES:
+                file.write(data)
+                file.flush()
+            else:
+                write_past_cache(file.fileno(), data)
             hit("checkpoint.written")
             os.fsync(file.fileno())
         hit("checkpoint.synced")
@@ -107,16 +111,17 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.written: list[Path] = []
-        self._taken = io.BytesIO()
+        self._taken = Pages()
         """Kept for the next one: most of the time that a copy takes goes into memory that is new to the process."""
 
     def take(self, state: dict[str, Any], *, epoch: int, step: int) -> Callable[[], CheckpointRef]:
         """Copy `state` as it is now, as bytes; the result writes them and forgets the third last checkpoint."""
-        self._taken.seek(0)
+        self._taken.clear()
         self._taken.write(header())
         with _no_crc():
-            torch.save(state, self._taken)  # never into a file: on a full disk torch ends the process
-        self._taken.truncate()
+            torch.save(
+                state, cast("IO[bytes]", self._taken)
+            )  # never into a file: on a full disk torch ends the process
         return partial(self._write, epoch=epoch, step=step)
 
     def save(self, state: dict[str, Any], *, epoch: int, step: int) -> CheckpointRef:

@@ -54,9 +54,14 @@ class Best:
             return None
         return {"epoch": self.epoch, "monitor": self.monitor, "value": self.value}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return value, epoch, step and weights, for the checkpoint."""
-        return {"value": self.value, "epoch": self.epoch, "step": self.step, "weights": self.weights}
+    def state_dict(self, current: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """Return value, epoch, step and weights, for the checkpoint.
+
+        Args:
+            current: the same weights where they stand elsewhere in the checkpoint, so that they take room once.
+        """
+        weights = self.weights if current is None else {name: current[name] for name in self.weights}
+        return {"value": self.value, "epoch": self.epoch, "step": self.step, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on where `state` was taken."""
@@ -125,12 +130,12 @@ class Judge:
         self.last_check = None
         return decisions
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that changes, for the checkpoint."""
+    def state_dict(self, best_weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """Return all that changes, for the checkpoint; `best_weights` as in `Best.state_dict`."""
         return {
             "stopper": self.stopper.state_dict() if self.stopper else None,
             "rules": self.rules.state_dict(),
-            "best": self.best.state_dict(),
+            "best": self.best.state_dict(best_weights),
             "shelf": self.shelf.state_dict(),
             "decisions": [dict(decision) for decision in self.decisions],
             "last_check": {name: getattr(self.last_check, name) for name in Check.__slots__}

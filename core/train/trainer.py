@@ -238,13 +238,15 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that training changes; torch.load(weights_only=True) reads it back."""
+        weights = self.model.state_dict()
+        is_best = self.average is None and self.judge.best.step == self.at.step  # only updates change these weights
         return {
-            "model": self.model.state_dict(),
+            "model": weights,
             "optimizer": self.updater.optimizer.state_dict(),
             "updater": self.updater.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "judge": self.judge.state_dict(),
+            "judge": self.judge.state_dict(weights if is_best else None),
             "diagnoser": self.diagnoser.state_dict() if self.diagnoser else None,
             "val_metrics": self.val_metrics,
             "position": {**asdict(self.at), "seconds": self._seconds()},

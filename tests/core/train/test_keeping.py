@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from core.messages import Done, Stopped
 from core.spec.job import EarlyStopping
+from core.train.checkpoint import load as read_checkpoint
 from core.train.early_stopping import EarlyStopper
 from core.train.judging import Best, Judge
 from core.train.keeping import Shelf
@@ -83,6 +84,22 @@ def test_a_job_paused_within_epochs_leaves_the_weights_of_an_undisturbed_one(
     assert isinstance(job.attempt(stop_at=12).last, Stopped)
     job.attempt()
     assert files(job) == files(undisturbed)
+
+
+def test_best_weights_that_are_the_newest_take_no_room_of_their_own(undisturbed: Job, tmp_path: Path) -> None:
+    found: set[bool] = set()
+    for publication in undisturbed.publications:
+        path = tmp_path / publication.checkpoint.name
+        path.write_bytes(undisturbed.files[path.name])
+        state = read_checkpoint(path, publication.checkpoint.sha256)
+        best = state["judge"]["best"]
+        is_newest = best["step"] == state["position"]["step"]
+        found.add(is_newest)
+        for name, weights in state["model"].items():
+            kept = best["weights"][name]
+            assert (kept.data_ptr() == weights.data_ptr()) == is_newest
+            assert torch.equal(kept, weights) or not is_newest
+    assert found == {True, False}
 
 
 def test_last_weights_are_those_of_every_so_many_epochs(tmp_path: Path) -> None:
