@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from core.train.build.augmentation import EachSample
+from tests.repetitions import examples
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 AT_ONCE: dict[str, v2.Transform] = {
@@ -25,6 +28,7 @@ AT_ONCE: dict[str, v2.Transform] = {
     "rotation by a quarter": v2.RandomRotation((90, 90)),
     "rotation by a half": v2.RandomRotation((-180, -180)),
     "rotation by nothing": v2.RandomRotation((0, 0)),
+    "rotation by next to nothing": v2.RandomRotation((-1e-17, -1e-17), interpolation=BILINEAR),
     "crop": v2.RandomCrop((9, 7)),
     "crop of a padded image": v2.RandomCrop((12, 10), padding=3, fill=9),
     "crop with colors": v2.RandomCrop(12, padding=(1, 2, 3, 4), fill=[1, 2, 3]),
@@ -63,6 +67,63 @@ def test_a_batch_at_once_is_one_sample_after_the_other(name: str, dtype: torch.d
     assert torch.equal(batch, before)
 
 
+def ranges(low: float, high: float) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(st.floats(low, high), st.floats(low, high)).map(lambda pair: (min(pair), max(pair)))
+
+
+shares = st.floats(0, 1)
+leanings = ranges(-80, 80)
+SHEARS = st.none() | leanings | st.tuples(leanings, leanings).map(lambda pair: (*pair[0], *pair[1]))
+CENTERS = st.none() | st.lists(st.floats(-20, 20), min_size=2, max_size=2)
+FILLS = st.none() | st.sampled_from([0, 0.0, -0.0, 7, 0.5]) | st.lists(st.floats(-2, 300), min_size=2, max_size=2)
+MODES = st.sampled_from([v2.InterpolationMode.NEAREST, BILINEAR])
+AFFINE = st.builds(
+    v2.RandomAffine, ranges(-400, 400), translate=st.none() | st.tuples(shares, shares),
+    scale=st.none() | ranges(0.01, 5), shear=SHEARS, interpolation=MODES, fill=FILLS, center=CENTERS,
+)  # fmt: skip
+ROTATION = st.builds(
+    v2.RandomRotation, ranges(-400, 400) | st.integers(-8, 8).map(lambda quarters: (90.0 * quarters,) * 2),
+    interpolation=MODES, fill=FILLS, center=CENTERS,
+)  # fmt: skip
+CROP = st.builds(
+    v2.RandomCrop, st.tuples(st.integers(1, 25), st.integers(1, 25)), padding=st.none() | st.integers(0, 4),
+    pad_if_needed=st.just(True),
+)  # fmt: skip
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) and torch.equal(one.signbit(), other.signbit())
+
+
+@given(
+    transform=AFFINE | ROTATION | CROP,
+    size=st.tuples(st.integers(1, 9), st.integers(1, 20), st.integers(1, 20)),
+    dtype=st.sampled_from([torch.uint8, torch.float32, torch.float64]),
+    seed=st.integers(0, 2**32),
+)
+@examples(200, 5000)
+def test_any_arguments_and_sizes_give_torchvisions_bits(
+    transform: v2.Transform, size: tuple[int, int, int], dtype: torch.dtype, seed: int
+) -> None:
+    samples, height, width = size
+    torch.manual_seed(seed)
+    pixels = torch.randint(-255 if dtype.is_signed else 0, 256, (samples, 2, height, width)).to(dtype)
+    torch.manual_seed(seed)
+    one_by_one = torch.stack([transform(sample) for sample in pixels])
+    drawn = torch.rand(1)
+    torch.manual_seed(seed)
+    assert same_bits(EachSample(transform)(pixels), one_by_one)
+    assert torch.equal(torch.rand(1), drawn)
+
+
+def test_windows_of_images_with_more_places_than_are_drawn_at_once_are_torchvisions() -> None:
+    transform, batch = v2.RandomCrop(1), torch.arange(17_011).expand(3, 1, 16_381, -1)  # 16,381 * 17,011 > 2**28
+    torch.manual_seed(4)
+    one_by_one = torch.stack([transform(sample) for sample in batch])
+    torch.manual_seed(4)
+    assert torch.equal(EachSample(transform)(batch), one_by_one)
+
+
 @pytest.mark.parametrize("angle", [0.0, 90.0, 180.0, 270.0])
 def test_turns_that_keep_every_pixel_are_exact_on_squares(angle: float) -> None:
     batch = images(torch.uint8, 9, 9)
@@ -72,13 +133,15 @@ def test_turns_that_keep_every_pixel_are_exact_on_squares(angle: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "transform", [v2.RandomAffine(20, fill=[1, 2]), v2.RandomCrop(20)], ids=lambda it: type(it).__name__
+    "transform",
+    [v2.RandomAffine(20, fill=[1, 2]), v2.RandomCrop(20), v2.RandomAffine(20, scale=(1e-50, 1e-50))],
+    ids=["colors", "crop", "scale"],
 )
 def test_what_torchvision_refuses_is_refused(transform: v2.Transform) -> None:
     batch = images(torch.float32)
-    with pytest.raises(ValueError, match=r"fill|larger than"):
+    with pytest.raises(ValueError, match=r"fill|larger than|scale"):
         transform(batch[0])
-    with pytest.raises(ValueError, match=r"fill|larger than"):
+    with pytest.raises(ValueError, match=r"fill|larger than|scale"):
         EachSample(transform)(batch)
 
 
