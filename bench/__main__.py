@@ -17,13 +17,20 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
 LONGEST_SECONDS = 900
 RUNS = {
-    "start": ("preflight", "jobs", "jobs --engine postgresql", "many", "many --engine postgresql", "api", "sets"),
-    "loop": ("",),
-    "epochs": ("",),
-    "load": ("polls", "posts", "queue --rounds 3"),
+    "start": ("preflight", "jobs", "jobs --engine postgresql", "many --engine postgresql", "api", "sets"),
+    "loop": (
+        "--rivals plain --threads 2",
+        "--rivals plain,keras-jax --threads 1 --jobs mlp,tabular",
+        "--rivals classic,lightning,skorch,keras-torch,keras-jax --threads 2 --jobs mlp,tabular --rounds 2",
+        "--rivals plain --threads 2 --jobs tabular --copies 2 --rounds 1",
+    ),
+    "epochs": ("--jobs short --threads 1 --rounds 3",),
+    "load": ("polls", "posts"),
     "tracking": ("",),
     "growth": ("--engine sqlite", "--engine postgresql"),
 }
+"""Who is far behind, or depends on the neighbors' luck, has fewer rounds than five. By themselves only: `loop --jobs
+cnn,resnet18` with the frameworks, `load queue` and `load memory`, `start many` on SQLite."""
 
 
 def main() -> int:
