@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 from core.versions import installed
@@ -23,11 +24,11 @@ def device_of(order_device: str, wanted: str) -> torch.device:
 
 
 def choose_threads(flops_per_batch: float) -> int:
-    """Return how many threads suit a model: one for a tiny one, else all processors that this process may use."""
-    if flops_per_batch < TINY_FLOPS:
-        return 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    """Return how many threads suit a model: one for a tiny one, else as many as this process may use processors.
+
+    A container's share of the processor's time counts like so many processors.
+    """
+    return 1 if flops_per_batch < TINY_FLOPS else joblib.cpu_count()
 
 
 def settle(threads: int, *, is_deterministic: bool) -> None:

@@ -1,6 +1,9 @@
+import builtins
+import io
 import platform
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +17,23 @@ CPU = torch.device("cpu")
 
 
 def test_a_tiny_model_gets_one_thread_and_a_large_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2, 3}, raising=False)
     assert numerics.choose_threads(64 * 10_000) == 1
     assert numerics.choose_threads(64 * 1e9) == 4
+
+
+def test_a_containers_share_of_the_processors_is_all_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, real = "/sys/fs/cgroup/cpu.max", builtins.open
+
+    def opened(path: Any, *args: Any, **more: Any) -> Any:
+        return io.StringIO("250000 100000\n") if path == share else real(path, *args, **more)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(64)), raising=False)
+    monkeypatch.setattr("os.path.exists", lambda path: path == share)
+    monkeypatch.setattr(builtins, "open", opened)
+    assert numerics.choose_threads(64 * 1e9) == 3
 
 
 def test_without_a_gpu_auto_is_the_cpu() -> None:
