@@ -129,16 +129,20 @@ def queued_seconds() -> float:
     """Return for how long the threads of this process that still live were ready to run, and did not, all together.
 
     Raises:
-        OSError, ValueError: this system does not tell.
+        OSError, LookupError, ValueError: this system does not tell.
     """
-    nanoseconds = 0
+    own, nanoseconds = str(os.getpid()), 0
     for task in os.listdir(TASKS):  # noqa: PTH208 - fifty times a second
         try:
             with open(TASKS / task / "schedstat", "rb") as file:  # noqa: PTH123
-                nanoseconds += int(file.read().split()[1])
+                ran, waited, *_ = file.read().split()
         except (FileNotFoundError, ProcessLookupError):
-            if int(task) == os.getpid():
+            if task == own:
                 raise
+            continue  # it has just ended
+        if task == own and int(ran) == 0:
+            raise ValueError("the kernel counts no time of threads")
+        nanoseconds += int(waited)
     return nanoseconds / 1e9
 
 
@@ -148,5 +152,5 @@ def begin(threads: int) -> Spinning | None:
         return None
     try:
         return Spinning(Brake(), queued_seconds)
-    except (OSError, ValueError, AttributeError, IndexError):  # no Linux, another OpenMP, a kernel that does not count
+    except (OSError, LookupError, ValueError, AttributeError):  # no Linux, another OpenMP, a kernel that does not count
         return None

@@ -149,13 +149,29 @@ def test_who_has_to_sleep_again_and_again_tries_ever_more_seldom() -> None:
     assert not machine.is_on
 
 
+def test_a_thread_that_ends_while_it_is_looked_at_counts_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for task, told in ((os.getpid(), "5 2000000000 1\n"), (1, "7 500000000 1\n"), (2, None)):
+        (tmp_path / str(task)).mkdir()
+        if told is not None:
+            (tmp_path / str(task) / "schedstat").write_text(told)
+    monkeypatch.setattr(spinning, "TASKS", tmp_path)
+    assert spinning.queued_seconds() == 2.5
+
+
 def test_one_thread_waits_for_nobody() -> None:
     assert spinning.begin(1) is None
 
 
+@pytest.mark.parametrize("told", [None, "", "0 0 0\n"])
 def test_threads_sleep_for_good_where_the_system_does_not_tell_who_queues(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    told: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    own = tmp_path / str(os.getpid())
+    own.mkdir()
+    if told is not None:
+        (own / "schedstat").write_text(told)
     brakes: list[Brake] = []
 
     class Kept(Brake):
@@ -164,7 +180,7 @@ def test_threads_sleep_for_good_where_the_system_does_not_tell_who_queues(
             brakes.append(self)
 
     monkeypatch.setattr(spinning, "Brake", Kept)
-    monkeypatch.setattr(spinning, "TASKS", tmp_path / "nowhere")
+    monkeypatch.setattr(spinning, "TASKS", tmp_path)
     assert spinning.begin(2) is None
     assert [brake.is_on for brake in brakes] == [True]
     brakes[0].release()
