@@ -8,6 +8,7 @@ changes how many threads there are or who computes what, so no bit depends on it
 """
 
 import ctypes
+import math
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ LIBRARY = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
 """Its symbols are looked up in the libraries that it is linked to, too: there is more than one OpenMP in a process."""
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """What libgomp counted when it was loaded."""
+UNTOLD = (OSError, LookupError, ValueError)
+"""What is raised where the system does not tell who queues."""
 LOOK_SECONDS = 0.02
 MOST_OF_THE_TIME = 0.005
 """A look may take so much of the time between two."""
@@ -80,6 +83,8 @@ class Brake:
 class Spinning:
     """Looks whether this process's threads have to queue for processors, and lets them spin or sleep by that.
 
+    Once that cannot be told they sleep for good.
+
     Args:
         brake: makes them sleep; they do from here on.
         queued: returns the seconds that threads of this process have spent waiting for a processor, all together.
@@ -102,7 +107,12 @@ class Spinning:
         now = self._clock()
         if now < self._next:
             return
-        queued = self._queued()
+        try:
+            queued = self._queued()
+        except UNTOLD:
+            self.brake.apply()
+            self._next = math.inf
+            return
         share = (queued - self._before) / (now - self._looked_at)
         self._before, self._looked_at = queued, now
         self._crowded = self._crowded + 1 if share > CROWDED_SHARE else 0
@@ -152,5 +162,5 @@ def begin(threads: int) -> Spinning | None:
         return None
     try:
         return Spinning(Brake(), queued_seconds)
-    except (OSError, LookupError, ValueError, AttributeError):  # no Linux, another OpenMP, a kernel that does not count
+    except (*UNTOLD, AttributeError):  # no Linux, another OpenMP, a kernel that does not count
         return None

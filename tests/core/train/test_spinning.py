@@ -1,5 +1,6 @@
 """Threads spin where nobody else wants to run, and sleep where they have to queue; no bit depends on it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -162,6 +163,19 @@ def test_a_thread_that_ends_while_it_is_looked_at_counts_no_more(
 
 def test_one_thread_waits_for_nobody() -> None:
     assert spinning.begin(1) is None
+
+
+def test_training_goes_on_asleep_when_it_can_no_longer_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> float:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    machine = Machine()
+    machine.go_on(1, share=0.0)
+    assert not machine.is_on
+    monkeypatch.setattr(machine.spinning, "_queued", fail)
+    machine.go_on(10, share=0.0)
+    assert machine.is_on
+    assert len(machine.changes) == 2
 
 
 @pytest.mark.parametrize("told", [None, "", "0 0 0\n"])
