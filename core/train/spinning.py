@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -58,12 +59,14 @@ class Brake:
         return self._keeper is not None
 
     def apply(self) -> None:
-        """Have them sleep from now on."""
+        """Have them sleep from now on; they go on as they are where no thread can be started any more."""
         if self._keeper is None:
             self._released, is_up = threading.Event(), threading.Event()
-            self._keeper = threading.Thread(target=self._keep, args=(self._released, is_up), name="brake", daemon=True)
-            self._keeper.start()
-            is_up.wait()
+            keeper = threading.Thread(target=self._keep, args=(self._released, is_up), name="brake", daemon=True)
+            with suppress(RuntimeError):
+                keeper.start()
+                is_up.wait()
+                self._keeper = keeper
 
     def release(self) -> None:
         """Let them spin."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,17 @@ def test_a_thread_that_ends_while_it_is_looked_at_counts_no_more(
 
 def test_one_thread_waits_for_nobody() -> None:
     assert spinning.begin(1) is None
+
+
+def test_training_goes_on_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    brake = Brake()
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    brake.apply()
+    assert not brake.is_on
+    brake.release()
 
 
 def test_training_goes_on_asleep_when_it_can_no_longer_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
