@@ -55,6 +55,19 @@ def test_eight_threads_that_read_and_then_write_never_find_the_database_locked(d
     assert read(database, job.id).priority == 80
 
 
+@pytest.mark.postgres
+def test_a_connection_that_the_server_has_just_ended_is_replaced_unnoticed(postgres_url: str) -> None:
+    database, other = Database(postgres_url), Database(postgres_url)
+    with database.session_scope(write=False) as session:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+    with other.session_scope() as session:
+        assert session.scalar(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
+    with database.session_scope(write=False) as session:
+        assert session.scalar(text("SELECT pg_backend_pid()")) != pid
+    database.dispose()
+    other.dispose()
+
+
 def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
     with database.session_scope() as writing:
         jobs.create(writing, new_job())
