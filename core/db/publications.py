@@ -1,20 +1,22 @@
 """What every epoch pays for: its row becomes visible, together with the checkpoint that holds it.
 
 This is the transaction that a service runs most. Its statements are built once; it reads what it compares and writes,
-not the whole job with its specs.
+not the whole job with its specs. On PostgreSQL, where every statement is a round trip, one writes all tables.
 """
 
 from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ARRAY, CTE, JSON, Insert, Integer, bindparam, column, false, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
+from core.db.among import is_postgresql
 from core.db.claims import Checkpoint, current_checkpoint
 from core.db.states import Desired
 from core.db.tables import Base
-from core.db.transitions import Owned, decide, ownership_lost, record
+from core.db.transitions import Owned, decide, decision_columns, ownership_lost, record
+from core.db.words import Prose, Words
 
 TABLES = Base.metadata.tables
 JOBS = TABLES["jobs"]
@@ -30,6 +32,35 @@ CHANGE = (
     .values(version=JOBS.c.version + 1)
 )
 ROWS = insert(TABLES["epochs"])
+
+
+def _inserted(changed: CTE, table: str, of: Mapping[str, Any], *, shared: Sequence[str]) -> CTE:
+    """Build the insertion of any number of rows: an array for each column of their own, one value for a shared one."""
+    arrays = func.unnest(*(bindparam(f"{table}_{name}", type_=ARRAY(kind)) for name, kind in of.items()))
+    rows = arrays.table_valued(
+        *(column(name, kind) for name, kind in of.items()), name=f"{table}_rows"
+    ).render_derived()
+    common = [bindparam(f"shared_{name}", type_=TABLES[table].c[name].type) for name in shared]
+    chosen = select(changed.c.id, *common, *(rows.c[name] for name in of)).join_from(changed, rows, true())
+    return insert(TABLES[table]).from_select(["job_id", *shared, *of], chosen).cte(f"{table}_inserted")
+
+
+def _written_at_once() -> Insert:
+    """Build what changes the job's row and, where its owner still holds it, inserts rows, decisions and the event."""
+    changed = CHANGE.returning(JOBS.c.id, JOBS.c.fence).cte("changed")
+    inserted = [
+        _inserted(changed, "epochs", {"epoch": Integer, "body": Prose}, shared=("attempt", "fence")),
+        _inserted(changed, "decisions", {"kind": Words, "epoch": Integer, "body": JSON}, shared=("attempt",)),
+    ]
+    event = {"type": Words, "body": JSON}
+    told = select(
+        changed.c.id, changed.c.fence, false(), *(bindparam(f"event_{name}", type_=of) for name, of in event.items())
+    )
+    events = insert(TABLES["events"]).from_select(["job_id", "fence", "is_terminal", *event], told)
+    return events.add_cte(*inserted).execution_options(preserve_rowcount=True)
+
+
+AT_ONCE = _written_at_once()
 
 
 def publish(
@@ -71,25 +102,57 @@ def publish(
     if rows:
         values |= {"epochs_done": epochs[-1], "latest_metrics": dict(rows[-1])}
         values |= {"crashes_no_progress": 0, "losses_no_progress": 0}
-        bodies = [dumps(row, allow_nan=False, separators=(",", ":")) for row in rows]
-        session.connection().execute(
-            ROWS,
-            [
-                {"job_id": job_id, "epoch": epoch, "fence": fence, "attempt": job.attempt, "body": body}
-                for epoch, body in zip(epochs, bodies, strict=True)
-            ],
-        )
     if best is not None:
         values["best"] = dict(best)
     if progress is not None:
         values["progress"] = dict(progress)
+    bodies = [dumps(row, allow_nan=False, separators=(",", ":")) for row in rows]
+    event, body = "job.checkpoint", {"epoch": checkpoint.epoch, "attempt": job.attempt}
+    if rows:
+        event, body = "job.epoch", {"epoch": epochs[-1], "first_epoch": epochs[0], "attempt": job.attempt}
+    if is_postgresql(session):
+        by_epoch = dict(zip(epochs, bodies, strict=True))
+        _write_at_once(session, job, values, bodies=by_epoch, decisions=decisions, event=event, event_body=body)
+        return job.desired
+    same = {"job_id": job_id, "fence": fence, "attempt": job.attempt}
+    if rows:
+        session.connection().execute(
+            ROWS, [{**same, "epoch": e, "body": b} for e, b in zip(epochs, bodies, strict=True)]
+        )
     _change(session, job, values)
     decide(session, job, decisions)
-    if rows:
-        record(session, job, "job.epoch", {"epoch": epochs[-1], "first_epoch": epochs[0], "attempt": job.attempt})
-    else:
-        record(session, job, "job.checkpoint", {"epoch": checkpoint.epoch, "attempt": job.attempt})
+    record(session, job, event, body)
     return job.desired
+
+
+def _write_at_once(
+    session: Session,
+    job: Owned,
+    values: Mapping[str, Any],
+    *,
+    bodies: Mapping[int, str],
+    decisions: Sequence[Mapping[str, Any]],
+    event: str,
+    event_body: Mapping[str, Any],
+) -> None:
+    """Change the job's row and insert all that belongs to it, in one statement.
+
+    The row is locked since `_owned`: the event's id is drawn under its lock, as `transitions` wants it.
+    """
+    decided = [decision_columns(decision) for decision in decisions]
+    given: dict[str, Any] = {
+        "epochs_epoch": list(bodies),
+        "epochs_body": list(bodies.values()),
+        **{f"decisions_{name}": [row[name] for row in decided] for name in ("kind", "epoch", "body")},
+        "shared_fence": job.fence,
+        "shared_attempt": job.attempt,
+        "event_type": event,
+        "event_body": dict(event_body),
+    }
+    written = session.connection().execute(AT_ONCE, _held(job, values) | given)
+    if written.rowcount != 1:
+        raise ownership_lost(job.id, job.fence)
+    session.expire_all()  # what the caller holds of the job is of before
 
 
 def _owned(session: Session, job_id: str, fence: int) -> Owned:
@@ -102,11 +165,15 @@ def _owned(session: Session, job_id: str, fence: int) -> Owned:
 
 def _change(session: Session, job: Owned, values: Mapping[str, Any]) -> None:
     """Change the job's row for its owner; clients see a new version."""
-    given = {name: values.get(name) for name in (*SET, *SET_IF_GIVEN)}
-    changed = session.connection().execute(CHANGE, {"held_id": job.id, "held_fence": job.fence, **given})
+    changed = session.connection().execute(CHANGE, _held(job, values))
     if changed.rowcount != 1:
         raise ownership_lost(job.id, job.fence)
     session.expire_all()  # what the caller holds of the job is of before
+
+
+def _held(job: Owned, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `CHANGE`."""
+    return {"held_id": job.id, "held_fence": job.fence, **{name: values.get(name) for name in (*SET, *SET_IF_GIVEN)}}
 
 
 def _check_order(job: Owned, epochs: Sequence[int]) -> None:

@@ -111,18 +111,15 @@ def record(
 
 def decide(session: Session, job: Job | Owned, decisions: Iterable[Mapping[str, Any]]) -> None:
     """Append decisions: `{"kind", "epoch", …}`, the other keys are the numbers that caused them."""
-    rows = [
-        {
-            "job_id": job.id,
-            "attempt": job.attempt,
-            "kind": decision["kind"],
-            "epoch": decision.get("epoch"),
-            "body": {key: value for key, value in decision.items() if key not in {"kind", "epoch"}},
-        }
-        for decision in decisions
-    ]
+    rows = [{"job_id": job.id, "attempt": job.attempt, **decision_columns(decision)} for decision in decisions]
     if rows:
         session.connection().execute(DECISIONS, rows)
+
+
+def decision_columns(decision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a decision's row says of it."""
+    numbers = {key: value for key, value in decision.items() if key not in {"kind", "epoch"}}
+    return {"kind": decision["kind"], "epoch": decision.get("epoch"), "body": numbers}
 
 
 def end_attempt(session: Session, job: Job, outcome: str, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import IntegrityError
 
 from core.db import jobs, leases, series
@@ -175,6 +176,28 @@ class TestPublish:
         assert [row.attempt for row in rows] == [1, 1]
         assert [(d.kind, d.epoch, d.body) for d in decisions] == [("early_stopping", 2, {"wait": 1})]
         assert event_types(database, claim.job_id)[-1] == "job.epoch"
+
+    def test_decisions_of_several_epochs_stay_in_order_and_any_text_is_kept(self, database: Database) -> None:
+        claim = running(database)
+        said = [{"kind": "retry", "epoch": None, "why": 'quoted "\\" {a,b} NULL \u00e4'}, {"kind": "lr", "epoch": 2}]
+        said += [{"kind": "early_stopping", "epoch": epoch, "wait": epoch} for epoch in range(1, 30)]
+        rows = [{"epoch": epoch, "why": 'a "\\" {b,c}'} for epoch in range(1, 30)]
+        with database.session_scope() as session:
+            checkpoint = Checkpoint(key="k", sha256="s", epoch=29)
+            leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=rows, decisions=said)
+        with database.session_scope(write=False) as session:
+            decisions = series.decisions(session, claim.job_id)[0]
+            bodies = [json.loads(row.body) for row in series.rows(session, claim.job_id)[0]]
+        assert [{"kind": d.kind, "epoch": d.epoch, **d.body} for d in decisions] == said
+        assert bodies == rows
+
+    def test_is_two_statements_on_postgresql(self, database: Database) -> None:
+        claim, seen = running(database), list[str]()
+        event.listen(database.engine, "before_cursor_execute", lambda _c, _u, statement, *_: seen.append(statement))
+        publish(database, claim, 1, 2)
+        written = [statement.split()[0] for statement in seen if "job" in statement]
+        assert written == (["SELECT", "WITH"] if "WITH" in written else ["SELECT", "INSERT", "UPDATE", "INSERT"])
+        assert ("WITH" in written) == (database.engine.dialect.name == "postgresql")
 
     def test_keeps_the_checkpoint_before(self, database: Database) -> None:
         claim = running(database)
