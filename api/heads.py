@@ -8,9 +8,8 @@ from fastapi import Request
 
 from api.together import Together
 from core import ids
-from core.db import jobs, keys
+from core.db.asked import Head, answers
 from core.db.engine import Database
-from core.db.jobs import Head
 from core.db.keys import Holder
 from core.errors import NotFound
 
@@ -21,8 +20,8 @@ Question = tuple[Kind, str]
 class Heads:
     """Reads keys and the heads of jobs. Belongs to one event loop.
 
-    A request's caller and its job are looked up in one transaction and one thread: handing over to a thread and back
-    costs more than both statements, most of all on a busy machine.
+    A request's caller and its job are looked up by one statement in one thread: handing over to a thread and back
+    costs more than the statement, most of all on a busy machine.
     """
 
     def __init__(self, database: Database) -> None:
@@ -65,16 +64,15 @@ class Heads:
         asked: dict[Kind, list[str]] = {"key": [], "any key": [], "head": []}
         for kind, what in questions:
             asked[kind].append(what)
-        found: dict[Question, Any] = {}
         with self._database.lookup() as connection:
-            if asked["key"]:
-                for secret, key in keys.verify(connection, asked["key"]).items():
-                    found["key", secret] = key
-            if asked["any key"]:
-                found["any key", ""] = keys.any_exist(connection)
-            if asked["head"]:
-                for job_id, head in jobs.heads(connection, asked["head"]).items():
-                    found["head", job_id] = head
+            holders, heads, has_keys = answers(
+                connection, secrets=asked["key"], job_ids=asked["head"], asks_for_keys=bool(asked["any key"])
+            )
+        found: dict[Question, Any] = {("any key", ""): has_keys}
+        for job_id, head in heads.items():
+            found["head", job_id] = head
+        for secret, holder in holders.items():
+            found["key", secret] = holder
         return found
 
 

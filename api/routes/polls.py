@@ -11,16 +11,15 @@ from api.answers import Answer
 from api.dependencies import JobReader, Svc
 from api.metrics_body import Form
 from api.parameters import NOT_MODIFIED, AfterEpoch, JobId, LongLimit, problems
-from api.polled import Polled
 from api.schemas.base import Listing
 from api.schemas.jobs import JobBody, job_body
 from api.schemas.records import MetricsRow
 from api.services import Services
 from api.waiting import POLLED, conditional, etag_of, has_seen, wait_seconds
 from core.db import jobs, series
-from core.db.jobs import Head
+from core.db.asked import Head
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"], route_class=Polled)
+router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": "epoch,step,train_loss\r\n1,57,0.93\r\n"}}}

@@ -12,7 +12,6 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 Reader = Session | Connection
 """What reads rows: a session, or a connection where rows are all that is wanted."""
-VALUES = "among"
 
 
 def is_postgresql(reader: Reader) -> bool:
@@ -21,14 +20,14 @@ def is_postgresql(reader: Reader) -> bool:
     return bind.dialect.name == "postgresql"
 
 
-def among(column: InstrumentedAttribute[Any], *, on_postgresql: bool) -> ColumnElement[bool]:
-    """Return the condition under which a column of text is one of the parameter's values."""
+def among(column: InstrumentedAttribute[Any], *, name: str = "among", on_postgresql: bool) -> ColumnElement[bool]:
+    """Return the condition under which a column of text is one of the values of the parameter `name`."""
     if on_postgresql:
-        return column == any_(bindparam(VALUES, type_=ARRAY(String)))
-    return column.in_(select(func.json_each(bindparam(VALUES, type_=String)).table_valued("value").c.value))
+        return column == any_(bindparam(name, type_=ARRAY(String)))
+    return column.in_(select(func.json_each(bindparam(name, type_=String)).table_valued("value").c.value))
 
 
-def values(wanted: Iterable[str], *, on_postgresql: bool) -> dict[str, Any]:
+def values(wanted: Iterable[str], *, name: str = "among", on_postgresql: bool) -> dict[str, Any]:
     """Return the parameter."""
     listed = list(wanted)
-    return {VALUES: listed if on_postgresql else json.dumps(listed)}
+    return {name: listed if on_postgresql else json.dumps(listed)}

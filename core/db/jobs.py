@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sqlalchemy import Select, case, exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -25,7 +25,7 @@ from core.db.transitions import change, move, record
 from core.errors import Conflict, IdempotencyMismatch, NotFound
 
 __all__ = [
-    "UNSET", "Head", "NewJob", "Unset", "allowed_actions", "create", "delete", "edit", "get", "heads", "is_terminal",
+    "UNSET", "NewJob", "Unset", "allowed_actions", "create", "delete", "edit", "get", "is_terminal",
     "page", "request_cancel", "request_pause", "request_resume", "versions", "wire_status",
 ]  # fmt: skip
 
@@ -146,43 +146,9 @@ def versions(reader: Reader, job_ids: Iterable[str]) -> dict[str, int]:
     return {job_id: version for job_id, version in rows}  # noqa: C416 - a row is no pair to the type checker
 
 
-class Head(NamedTuple):
-    """Of a job what tells whether anything is new.
-
-    Attributes:
-        version: +1 with every change a client can see.
-        last_epoch: the newest row of metrics, none while there is no row.
-    """
-
-    job_id: str
-    project: str
-    version: int
-    state: str
-    last_epoch: int | None
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the job has ended for good."""
-        return self.state in TERMINAL
-
-
-def heads(reader: Reader, job_ids: Iterable[str]) -> dict[str, Head]:
-    """Return the head of each of these jobs that exists, of any project."""
-    on_postgresql = is_postgresql(reader)
-    rows = reader.execute(_heads(on_postgresql=on_postgresql), values(job_ids, on_postgresql=on_postgresql))
-    return {row[0]: Head(*row) for row in rows}
-
-
 @cache
 def _versions(*, on_postgresql: bool) -> Select[str, int]:
     return select(Job.id, Job.version).where(among(Job.id, on_postgresql=on_postgresql))
-
-
-@cache
-def _heads(*, on_postgresql: bool) -> Select[str, str, int, str, int | None]:
-    last_epoch = case((Job.latest_metrics.is_not(None), Job.epochs_done))
-    columns = select(Job.id, Job.project, Job.version, Job.state, last_epoch)
-    return columns.where(among(Job.id, on_postgresql=on_postgresql))
 
 
 def edit(

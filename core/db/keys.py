@@ -1,17 +1,14 @@
 """API keys: who may call, for which project, to do what. Only the digest of a secret is kept."""
 
-import hmac
-from collections.abc import Collection, Sequence
-from functools import cache
+from collections.abc import Sequence
 from hashlib import sha256
 from secrets import token_urlsafe
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Select, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from core import ids
-from core.db.among import Reader, among, is_postgresql, values
 from core.db.clock import now
 from core.db.inserts import insert
 from core.db.tables import ApiKey
@@ -59,30 +56,6 @@ class Holder(NamedTuple):
     scopes: list[Scope]
 
 
-def verify(reader: Reader, secrets: Collection[str]) -> dict[str, Holder]:
-    """Return who holds each of those secrets; one without a key, or with one that was revoked, is left out.
-
-    The index finds a row by digest, of which a caller cannot choose single digits; the comparison that counts takes
-    the same time for any of them. Writes nothing.
-    """
-    on_postgresql = is_postgresql(reader)
-    digests = {secret: _digest(secret) for secret in secrets}
-    rows = reader.execute(_valid(on_postgresql=on_postgresql), values(digests.values(), on_postgresql=on_postgresql))
-    found = {row[0]: row for row in rows}
-    return {
-        secret: Holder(*found[digest][1:])
-        for secret, digest in digests.items()
-        if digest in found and hmac.compare_digest(found[digest][0], digest)
-    }
-
-
-@cache
-def _valid(*, on_postgresql: bool) -> Select[str, str, str, Any]:
-    return select(ApiKey.secret_sha256, ApiKey.id, ApiKey.project, ApiKey.scopes).where(
-        among(ApiKey.secret_sha256, on_postgresql=on_postgresql), ApiKey.revoked_at.is_(None)
-    )
-
-
 def used(session: Session, key_id: str) -> None:
     """Write down that the key was used, at most once a minute."""
     session.execute(
@@ -93,12 +66,13 @@ def used(session: Session, key_id: str) -> None:
     )
 
 
-ANY_EXIST = select(exists().where(ApiKey.id.is_not(None)))
+EXIST = exists().where(ApiKey.id.is_not(None))
+"""Whether a key was ever made: revoking the last one does not open the service again."""
 
 
-def any_exist(reader: Reader) -> bool:
-    """Tell whether a key was ever made: revoking the last one does not open the service again."""
-    return bool(reader.execute(ANY_EXIST).scalar_one())
+def any_exist(session: Session) -> bool:
+    """Tell whether a key was ever made."""
+    return bool(session.execute(select(EXIST)).scalar_one())
 
 
 def listing(session: Session, project: str | None) -> list[ApiKey]:
@@ -129,10 +103,10 @@ def _of(project: str | None) -> list[ColumnElement[bool]]:
     return [] if project is None else [ApiKey.project == project]
 
 
-def _digest(secret: str) -> str:
+def digest(secret: str) -> str:
     """Digest the secret; its 32 random bytes need no salt and no slow hash."""
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _kept(secret: str) -> dict[str, str]:
-    return {"secret_sha256": _digest(secret), "hint": secret[:HINT_CHARACTERS]}
+    return {"secret_sha256": digest(secret), "hint": secret[:HINT_CHARACTERS]}

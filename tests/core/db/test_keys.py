@@ -1,13 +1,15 @@
 from hashlib import sha256
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from core.db import keys
+from core.db.asked import Head, answers
 from core.db.engine import Database
 from core.db.keys import Holder, Scope
 from core.db.tables import ApiKey
 from core.errors import NotFound
+from tests.core.db.given import queued
 
 
 def made(database: Database, *scopes: Scope, project: str = "default") -> tuple[ApiKey, str]:
@@ -17,7 +19,7 @@ def made(database: Database, *scopes: Scope, project: str = "default") -> tuple[
 
 def verified(database: Database, secret: str) -> Holder | None:
     with database.session_scope(write=False) as session:
-        return keys.verify(session, [secret]).get(secret)
+        return answers(session, secrets=[secret]).holders.get(secret)
 
 
 def test_a_secret_opens_its_project(database: Database) -> None:
@@ -80,7 +82,7 @@ def test_the_operators_key_stays_revoked(database: Database) -> None:
         keys.ensure(session, "epk_operator")
         keys.revoke(session, "default", keys.listing(session, "default")[0].id)
         keys.ensure(session, "epk_operator")
-        assert not keys.verify(session, ["epk_operator"])
+        assert not answers(session, secrets=["epk_operator"]).holders
 
 
 def test_an_unknown_scope_is_refused_by_name(database: Database) -> None:
@@ -99,3 +101,18 @@ def test_the_last_use_is_written_down_once_a_minute(database: Database) -> None:
         uses.append(found.last_used_at)
     assert uses[0] is not None
     assert uses[0] == uses[1]
+
+
+def test_several_questions_are_answered_by_one_statement(database: Database) -> None:
+    key, secret = made(database, "jobs:read")
+    job = queued(database)
+    seen = list[str]()
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _u, statement, *_: seen.append(statement))
+    with database.lookup() as connection:
+        found = answers(connection, secrets=[secret, "epk_x"], job_ids=[job.id, "job_x"], asks_for_keys=True)
+    assert found.holders == {secret: Holder(key.id, "default", ["jobs:read"])}
+    assert found.heads == {job.id: Head(job.id, job.project, 1, "queued", None)}
+    assert found.has_keys
+    assert len([statement for statement in seen if "SELECT" in statement]) == 1
+    with database.lookup() as connection:
+        assert not answers(connection, job_ids=[job.id]).has_keys, "it was not asked"

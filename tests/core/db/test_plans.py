@@ -9,7 +9,7 @@ from sqlalchemy import event, insert, text, update
 from sqlalchemy.orm import Session
 
 from core import ids
-from core.db import jobs, leases, series, workers
+from core.db import asked, jobs, leases, series, workers
 from core.db.clock import now
 from core.db.engine import Database
 from core.db.tables import Epoch, Event, Job
@@ -117,6 +117,7 @@ LISTS: dict[str, Act] = {
 POLLS: dict[str, tuple[Act, str]] = {
     "job": (lambda session: jobs.get(session, PROJECT, ENDED), r"ix_jobs_project_id|pk_jobs|autoindex_jobs_1"),
     "versions": (lambda session: jobs.versions(session, [ENDED, RUNNING]), r"pk_jobs|autoindex_jobs_1"),
+    "head": (lambda session: asked.answers(session, job_ids=[ENDED, RUNNING]), r"pk_jobs|autoindex_jobs_1"),
     "rows": (lambda session: series.rows(session, ENDED, after=3), r"pk_epochs|autoindex_epochs_1"),
     "events": (lambda session: series.events(session, ENDED, after=3), r"ix_events_job_id_id"),
     "heartbeat": (lambda session: leases.heartbeat(session, RUNNING, 0), r"pk_jobs|autoindex_jobs_1"),
