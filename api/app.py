@@ -10,6 +10,7 @@ from typing_extensions import override
 from api import openapi, problems
 from api.dependencies import caller
 from api.parameters import problems as documented
+from api.polled import polled
 from api.preflight import PRELOAD, SPARE
 from api.routes import artifacts, code, components, datasets, documents, health, jobs, keys, operation, polls, series
 from api.services import Services
@@ -18,6 +19,7 @@ from core import versions
 from core.process import Template
 from core.settings import Settings
 
+PREFIX = "/v1"
 DESCRIPTION = """Training as a service: post what to train as JSON, a worker trains it with PyTorch, and every epoch's
 metrics and every early-stopping decision are rows that you poll.
 
@@ -64,10 +66,11 @@ class Api(FastAPI):
 
 def _include_guarded(app: FastAPI) -> None:
     """Add the routes that ask who calls, all but health's; those that are polled come first, where they are found."""
+    app.router.routes.extend(polled(PREFIX, polls.router.routes))
     for module in (polls, jobs, series, artifacts, code, datasets, components, operation, keys, documents):
         app.include_router(
             module.router,
-            prefix="" if module is documents else "/v1",
+            prefix="" if module is documents else PREFIX,
             dependencies=[Depends(caller)],
             responses=documented(401, 403, 503),
         )
