@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def outcome(layer: Callable[[], nn.Module], shape: tuple[int, ...], device: str,
     try:
         with torch.device(device):
             made = layer()(x.transpose(-1, 0) if x.ndim > 2 else x)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         return str(error)
     return made.shape, made.dtype, made.stride()
 
@@ -85,3 +86,30 @@ def test_initial_values_are_asked_for_and_not_drawn() -> None:
 
     assert weight.shape == (2, 4)
     assert weight.is_meta
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"stride": (2, 3), "padding": (0, 2), "dilation": (1, 2)},
+        {"padding": "same"},
+        {"groups": 2},
+        {"bias": False},
+        {"kernel_size": 7},
+        {"kernel_size": 5, "padding": 1, "dilation": 2},
+        {"in_channels": 6},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_convolutions_give_and_refuse_what_they_do_without(
+    layer: type[nn.Module], arguments: dict[str, Any], dtype: torch.dtype
+) -> None:
+    make = partial(layer, **{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **arguments})
+    for shape in ((5, 6, 4, 2), (2, 5, 6, 4), (4, 6, 6), (0, 6, 6, 4)):  # `outcome` changes first and last
+        theirs = outcome(make, shape, "meta", dtype)
+        with ShapesOnly():
+            assert outcome(make, shape, "meta", dtype) == theirs
