@@ -1,10 +1,12 @@
 """The order of the checks: data, task, samples, model, output, loss, optimizer, schedule, metrics."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from core.errors import Issue, Malformed, SpecInvalid
@@ -29,21 +31,35 @@ def main(channel: Channel, request: dict[str, Any]) -> None:
         channel: the pipe to the caller.
         request: `spec`, `datasets_dir`, `cache_dir`, `uploads`, `max_parameters`.
     """
+    with _on_one_thread():
+        channel.send({"type": "preflight", **_asked(request).as_json()})
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Compute what little there is without other threads: to start and to meet them took longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _asked(request: Mapping[str, Any]) -> Report:
     try:
         spec = parse_object(request["spec"])
     except (SpecInvalid, Malformed) as error:
         issues = error.issues or (Issue("", error.slug, error.detail),)
-        channel.send({"type": "preflight", **Report(errors=issues).as_json()})
-        return
+        return Report(errors=issues)
     uploads = {key: DatasetFile.model_validate(value) for key, value in request.get("uploads", {}).items()}
-    report = check(
+    return check(
         spec,
         datasets_dir=Path(request["datasets_dir"]),
         cache_dir=Path(request["cache_dir"]),
         uploads=uploads,
         max_parameters=request["max_parameters"],
     )
-    channel.send({"type": "preflight", **report.as_json()})
 
 
 def check(
