@@ -29,8 +29,11 @@ PR_GET_NAME = 16
 NAME_BYTES = 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
-WarmUp = Callable[[], Iterable[object]]
-"""Touches what a request will touch, in steps of some milliseconds, and leaves nothing that a request could see."""
+WarmUp = Callable[[], Iterable[float]]
+"""Touches what a request will touch, in steps of some milliseconds, and leaves nothing that a request could see.
+
+After each step it says for how many seconds to wait for a request before the next one.
+"""
 
 
 class Spare:
@@ -93,8 +96,8 @@ def wait(line: socket.socket, warm_up: WarmUp, name: bytes) -> tuple[bytes, list
 
 def _warm(line: socket.socket, warm_up: WarmUp) -> None:
     try:
-        for _ in warm_up():
-            if _is_ready(line.fileno(), 0):
+        for seconds in warm_up():
+            if _is_ready(line.fileno(), seconds):
                 return
     except Exception:  # noqa: BLE001 - a cold child is a child too
         traceback.print_exc()

@@ -129,8 +129,9 @@ def test_request_of_a_spare_that_stands_still_goes_to_another_child(template: Te
         assert eventually(lambda: not psutil.pid_exists(spare.pid))
 
 
-def test_request_interrupts_the_warm_up() -> None:
-    with make_template("child_entries.never_warm") as template:
+@pytest.mark.parametrize("warm_up", ["never_warm", "rest_for_long"])
+def test_request_interrupts_the_warm_up_and_its_rests(warm_up: str) -> None:
+    with make_template(f"child_entries.{warm_up}") as template:
         template.wait_ready()
         spare = spare_of(template)
         with template.spawn("child_entries.origin", {}) as child:

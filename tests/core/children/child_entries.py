@@ -54,20 +54,25 @@ def facts(channel: Channel, request: dict[str, Any]) -> None:
     )
 
 
-def warm_up() -> Iterator[None]:
+def warm_up() -> Iterator[float]:
     WARM.append(bytearray(64 << 20))
-    yield
+    yield 0.0
 
 
-def stumble() -> Iterator[None]:
-    yield
+def stumble() -> Iterator[float]:
+    yield 0.0
     raise ValueError("this warm-up fails on purpose")
 
 
-def never_warm() -> Iterator[None]:
+def never_warm() -> Iterator[float]:
     while True:
         time.sleep(0.01)
-        yield
+        yield 0.0
+
+
+def rest_for_long() -> Iterator[float]:
+    yield 0.0
+    yield 3600.0
 
 
 def origin(channel: Channel, request: dict[str, Any]) -> None:

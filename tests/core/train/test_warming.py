@@ -1,6 +1,7 @@
 """A child that warmed up before its request came computes what a fresh one computes, to the last bit."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from core.messages import TrainOrder
 from core.process import Child, Template
+from core.train.preflight.warming import REST_SECONDS
 from tests.core.test_process import first
 from tests.service import eventually, example, spares
 
@@ -36,7 +38,9 @@ def template(shared_template: Template) -> Template:
 def warmed(template: Template) -> int:
     """Return the pid of a spare that waits for nothing but its request."""
     [spare] = spares(template.pid)
-    assert eventually(lambda: spare.status() == psutil.STATUS_SLEEPING)
+    for seconds in (2 * REST_SECONDS, 0):  # it rests once before it has done everything
+        assert eventually(lambda: spare.status() == psutil.STATUS_SLEEPING)
+        time.sleep(seconds)
     return spare.pid
 
 
