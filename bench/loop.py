@@ -45,7 +45,7 @@ RIVALS: dict[str, tuple[str, dict[str, str]]] = {
     "keras-jax": ("keras_fit", {"KERAS_BACKEND": "jax"}),
 }
 """Modules of bench.rivals, with their environment."""
-EPOCHS = {"mlp": 4, "tabular": 8, "cnn": 8, "cnn-augmented": 5, "resnet18": 4}
+EPOCHS = {"mlp": 4, "tabular": 8, "cnn": 12, "cnn-augmented": 12, "resnet18": 4}
 SKIPPED = {
     "tabular": {"classic"},
     "cnn": {"classic"},
