@@ -20,12 +20,12 @@ RUNS = {
     "start": ("preflight", "jobs", "jobs --engine postgresql", "many --engine postgresql", "api", "sets"),
     "loop": (
         "--rivals plain --threads 2",
-        "--rivals plain,keras-jax --threads 1 --jobs mlp,tabular",
-        "--rivals classic,lightning,skorch,keras-torch,keras-jax --threads 2 --jobs mlp,tabular --rounds 2",
+        "--rivals plain,keras-jax --threads 1 --jobs mlp,tabular --rounds 3",
+        "--rivals classic,lightning,skorch,keras-torch,keras-jax --threads 2 --jobs mlp,tabular --rounds 1",
         "--rivals plain --threads 2 --jobs tabular --copies 2 --rounds 1",
     ),
     "epochs": ("--jobs short --threads 1 --rounds 3",),
-    "load": ("polls", "posts"),
+    "load": ("polls --rounds 3", "posts"),
     "tracking": ("",),
     "growth": ("--engine sqlite", "--engine postgresql"),
 }
