@@ -8,7 +8,21 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import Any
 
-from sqlalchemy import ARRAY, CTE, JSON, Insert, Integer, bindparam, column, false, func, insert, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    JSON,
+    Integer,
+    UpdateBase,
+    bindparam,
+    column,
+    false,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from core.db.among import is_postgresql
@@ -45,7 +59,7 @@ def _inserted(changed: CTE, table: str, of: Mapping[str, Any], *, shared: Sequen
     return insert(TABLES[table]).from_select(["job_id", *shared, *of], chosen).cte(f"{table}_inserted")
 
 
-def _written_at_once() -> Insert:
+def _written_at_once() -> UpdateBase:
     """Build what changes the job's row and, where its owner still holds it, inserts rows, decisions and the event."""
     changed = CHANGE.returning(JOBS.c.id, JOBS.c.fence).cte("changed")
     inserted = [
@@ -106,19 +120,18 @@ def publish(
         values["best"] = dict(best)
     if progress is not None:
         values["progress"] = dict(progress)
-    bodies = [dumps(row, allow_nan=False, separators=(",", ":")) for row in rows]
+    bodies = {
+        epoch: dumps(row, allow_nan=False, separators=(",", ":")) for epoch, row in zip(epochs, rows, strict=True)
+    }
     event, body = "job.checkpoint", {"epoch": checkpoint.epoch, "attempt": job.attempt}
     if rows:
         event, body = "job.epoch", {"epoch": epochs[-1], "first_epoch": epochs[0], "attempt": job.attempt}
     if is_postgresql(session):
-        by_epoch = dict(zip(epochs, bodies, strict=True))
-        _write_at_once(session, job, values, bodies=by_epoch, decisions=decisions, event=event, event_body=body)
+        _write_at_once(session, job, values, bodies=bodies, decisions=decisions, event=event, event_body=body)
         return job.desired
     same = {"job_id": job_id, "fence": fence, "attempt": job.attempt}
     if rows:
-        session.connection().execute(
-            ROWS, [{**same, "epoch": e, "body": b} for e, b in zip(epochs, bodies, strict=True)]
-        )
+        session.connection().execute(ROWS, [{**same, "epoch": e, "body": b} for e, b in bodies.items()])
     _change(session, job, values)
     decide(session, job, decisions)
     record(session, job, event, body)
@@ -140,7 +153,7 @@ def _write_at_once(
     The row is locked since `_owned`: the event's id is drawn under its lock, as `transitions` wants it.
     """
     decided = [decision_columns(decision) for decision in decisions]
-    given: dict[str, Any] = {
+    more = {
         "epochs_epoch": list(bodies),
         "epochs_body": list(bodies.values()),
         **{f"decisions_{name}": [row[name] for row in decided] for name in ("kind", "epoch", "body")},
@@ -149,10 +162,7 @@ def _write_at_once(
         "event_type": event,
         "event_body": dict(event_body),
     }
-    written = session.connection().execute(AT_ONCE, _held(job, values) | given)
-    if written.rowcount != 1:
-        raise ownership_lost(job.id, job.fence)
-    session.expire_all()  # what the caller holds of the job is of before
+    _change(session, job, values, AT_ONCE, more)
 
 
 def _owned(session: Session, job_id: str, fence: int) -> Owned:
@@ -163,17 +173,20 @@ def _owned(session: Session, job_id: str, fence: int) -> Owned:
     return Owned(*row)
 
 
-def _change(session: Session, job: Owned, values: Mapping[str, Any]) -> None:
-    """Change the job's row for its owner; clients see a new version."""
-    changed = session.connection().execute(CHANGE, _held(job, values))
+def _change(
+    session: Session,
+    job: Owned,
+    values: Mapping[str, Any],
+    statement: UpdateBase = CHANGE,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Change the job's row for its owner, and whatever else `statement` does with `more`; clients see a new version."""
+    given = {name: values.get(name) for name in (*SET, *SET_IF_GIVEN)}
+    held = {"held_id": job.id, "held_fence": job.fence}
+    changed = session.connection().execute(statement, {**held, **given, **(more or {})})
     if changed.rowcount != 1:
         raise ownership_lost(job.id, job.fence)
     session.expire_all()  # what the caller holds of the job is of before
-
-
-def _held(job: Owned, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of `CHANGE`."""
-    return {"held_id": job.id, "held_fence": job.fence, **{name: values.get(name) for name in (*SET, *SET_IF_GIVEN)}}
 
 
 def _check_order(job: Owned, epochs: Sequence[int]) -> None:
