@@ -67,7 +67,7 @@ def step(component: Component) -> Apply:
     if name in BY_CHANCE:
         return _ByChance(make(component_of({**arguments, "type": name, "p": 1.0})), float(arguments.get("p", 0.5)))
     if not is_random(component) or name in BY_ELEMENT:
-        return _direct(make(component))
+        return make(component)
     return EachSample(make(component))
 
 
@@ -92,18 +92,6 @@ def _argument(name: str, value: Any) -> Any:
         "policy": AutoAugmentPolicy,
     }
     return words[name](value) if name in words and isinstance(value, str) else value
-
-
-def _direct(transform: v2.Transform) -> Apply:
-    """Return `transform` without its search for tensors in nested containers, which costs as much as many a change."""
-
-    def apply(batch: Tensor) -> Tensor:
-        if type(batch) is not Tensor:
-            return transform(batch)
-        transform.check_inputs([batch])
-        return transform.transform(batch, transform.make_params([batch]))
-
-    return apply
 
 
 def _unchanged(batch: Tensor) -> Tensor:
