@@ -13,6 +13,7 @@ from typing import Any
 from core.datasets.duplicates import Duplicates
 from core.errors import DataInvalid, SpecInvalid
 from core.faults import hit
+from core.heap import keep_blocks
 from core.messages import Done, Failed, Started, Stopped, TrainOrder
 from core.spec import parse_object
 from core.spec.job import JobSpec
@@ -81,6 +82,7 @@ class Attempt:
         device = numerics.device_of(order.device, spec.execution.device)
         threads = order.threads or spec.execution.threads or numerics.choose_threads(_flops_per_batch(spec, summary))
         numerics.settle(threads, is_deterministic=spec.deterministic)
+        keep_blocks()
         self.watch.spinning = spinning.begin(threads)
         fingerprint = numerics.fingerprint(device, threads)
         if order.numerics is not None and order.numerics != fingerprint:

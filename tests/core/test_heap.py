@@ -27,7 +27,37 @@ ctypes.CDLL(None).malloc_stats()
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="only glibc has arenas")
+PAGES = """
+import ctypes, resource, sys
+from core.heap import give_back_blocks, keep_blocks
+
+for call in sys.argv[1:]:
+    {"keep": keep_blocks, "give back": give_back_blocks}[call]()
+malloc = ctypes.CDLL(None).malloc
+free = ctypes.CDLL(None).free
+malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for size in (1 << 20, 48 << 20) * 3:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = malloc(size)
+    ctypes.memset(block, 1, size)
+    free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="another C library")
+
+
+@needs_glibc
+@pytest.mark.parametrize(
+    ("calls", "faults"),
+    [(["keep"], range(100)), (["keep", "give back"], range(12_000, 13_000)), ([], range(12_000, 13_000))],
+    ids=["kept", "kept no more", "by itself"],
+)
+def test_a_block_that_was_freed_needs_no_new_pages(calls: list[str], faults: range) -> None:
+    child = subprocess.run([sys.executable, "-c", PAGES, *calls], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(child.stdout) in faults
+
+
+@needs_glibc
 @pytest.mark.parametrize(("how", "arenas"), [("shared", 1), ("as it comes", 5)])
 def test_threads_share_one_arena(how: str, arenas: int) -> None:
     child = subprocess.run([sys.executable, "-c", CHILD, how], cwd=ROOT, capture_output=True, text=True, check=True)
