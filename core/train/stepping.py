@@ -1,14 +1,13 @@
 """SGD, Adam and AdamW over all weights at once: torch's operators in torch's order, without its bookkeeping.
 
 `torch.optim` walks through its weights one by one, several operators each; for small ones the walk costs more than the
-arithmetic, and large ones pass through the processor's caches once for every operator. The `_foreach` operators below
-are those of torch's own `foreach=True`, which on a CPU gives the same bits; so does one operator over many small
-tensors that stand one behind the other, or over a piece of a large one, for a sum or a root is the same wherever in a
-row it is taken. State and hyperparameters stay in torch's own tensors, so checkpoints and schedulers notice nothing.
+arithmetic. The `_foreach` operators below are those of torch's own `foreach=True`, which on a CPU gives the same bits;
+so does one operator over many small tensors that stand one behind the other, for a sum or a root is the same wherever
+in a row it is taken. State and hyperparameters stay in torch's own tensors, so checkpoints and schedulers notice
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 Tensors = list[Tensor] | tuple[Tensor, ...]
 Step = Callable[[Tensors], None]
 """Does what `optimizer.step()` does, with gradients in hand."""
+MAX_ELEMENTS = 1 << 22
+"""Of all weights: above it the arithmetic is what costs, and what is in between costs memory for all of them."""
 MAX_JOINED = 1 << 17
 """Elements that are kept in one piece: in small tensors the calls cost more than the arithmetic."""
-PIECE_ELEMENTS = 1 << 18
-"""Elements that are moved together: what one operator leaves, the next one finds in the processor's cache."""
 PLAIN = ("maximize", "amsgrad", "differentiable", "capturable", "fused")
 """What torch does otherwise where one of these is set."""
 
@@ -33,7 +32,8 @@ def at_once(optimizer: Optimizer, weights: Sequence[Tensor]) -> Step | None:
         optimizer: which has taken a step, so that its state is there.
         weights: all that it trains, in the order in which their gradients will come.
     """
-    if type(optimizer) not in STEPS or not moves_plainly(optimizer, weights):
+    is_small = sum(weight.numel() for weight in weights) <= MAX_ELEMENTS
+    if type(optimizer) not in STEPS or not is_small or not moves_plainly(optimizer, weights):
         return None
     places = {id(weight): place for place, weight in enumerate(weights)}
     rows = [[places[id(weight)] for weight in group["params"]] for group in optimizer.param_groups]
@@ -86,9 +86,10 @@ def counts(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> list[Tensor
 
 
 def _sgd(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
+    weights = group["params"]
     buffers = kept(group, state, "momentum_buffer") if group["momentum"] else []
 
-    def move(weights: Tensors, grads: Tensors, buffers: Tensors) -> None:
+    def step(grads: Tensors) -> None:
         if group["weight_decay"]:
             grads = torch._foreach_add(grads, weights, alpha=group["weight_decay"])  # noqa: SLF001
         if buffers:
@@ -98,7 +99,7 @@ def _sgd(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
             grads = torch._foreach_add(grads, buffers, alpha=group["momentum"]) if ahead else buffers  # noqa: SLF001
         torch._foreach_add_(weights, grads, alpha=-group["lr"])
 
-    return in_pieces(move, group["params"], buffers)
+    return step
 
 
 def _adam(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
@@ -107,15 +108,16 @@ def _adam(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
     is_joined = sum(weight.numel() for weight in weights) <= MAX_JOINED and all(map(Tensor.is_contiguous, weights))
     joined = Joined(steps, means, squares) if is_joined else None
 
-    def move(weights: Tensors, grads: Tensors, means: Tensors, squares: Tensors) -> None:
+    def move(grads: Tensors) -> None:
         lr, (beta1, beta2), weight_decay, eps = group["lr"], group["betas"], group["weight_decay"], group["eps"]
-        count = steps[0].item()
+        count = steps[0].item() + 1
         if weight_decay and group["decoupled_weight_decay"]:
             torch._foreach_mul_(weights, 1 - lr * weight_decay)
         elif weight_decay:
             grads = torch._foreach_add(grads, weights, alpha=weight_decay)  # noqa: SLF001
         root = (1 - beta2**count) ** 0.5
         if joined is None:
+            torch._foreach_add_(steps, 1)
             torch._foreach_lerp_(means, grads, 1 - beta1)
             torch._foreach_mul_(squares, beta2)
             torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
@@ -126,55 +128,7 @@ def _adam(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Step:
             denominators = joined.follow(grads, beta1, beta2, root, eps)
         torch._foreach_addcdiv_(weights, means, denominators, -(lr / (1 - beta1**count)))
 
-    moved = in_pieces(move, weights, means, squares)
-
-    def step(grads: Tensors) -> None:
-        if joined is None:
-            torch._foreach_add_(steps, 1)
-        else:
-            joined.steps.add_(1)
-        moved(grads)
-
-    return step
-
-
-def in_pieces(move: Callable[..., None], weights: Tensors, *kept: Tensors) -> Step:
-    """Return a step that moves one piece of the weights after the other.
-
-    Args:
-        move: changes weights in place; given are weights, gradients and what is kept for each of them, as lists.
-        weights: all of them.
-        kept: what the optimizer keeps, a tensor for each weight; a list may be empty.
-    """
-    alike = [tensor for tensors in (weights, *kept) for tensor in tensors]
-    if sum(weight.numel() for weight in weights) <= PIECE_ELEMENTS or not all(map(Tensor.is_contiguous, alike)):
-        return lambda grads: move(weights, grads, *kept)
-    rows = [cut(tensors) for tensors in (weights, *kept)]
-    ends = bundles([piece.numel() for piece in rows[0]])
-    bundled = [([row[start:end] for row in rows], slice(start, end)) for start, end in pairwise(ends)]
-
-    def step(grads: Tensors) -> None:
-        pieces = cut(grads)
-        for (own, *others), at in bundled:
-            move(own, pieces[at], *others)
-
-    return step
-
-
-def cut(tensors: Tensors) -> list[Tensor]:
-    """Return the elements of all `tensors`, in their order, as rows of at most `PIECE_ELEMENTS`."""
-    return [piece for tensor in tensors for piece in tensor.detach().reshape(-1).split(PIECE_ELEMENTS)]
-
-
-def bundles(sizes: Sequence[int]) -> list[int]:
-    """Return where bundles of neighbors begin, and the last one ends, that have at most `PIECE_ELEMENTS` together."""
-    starts, room = [0], PIECE_ELEMENTS
-    for place, size in enumerate(sizes):
-        if size > room:
-            starts.append(place)
-            room = PIECE_ELEMENTS
-        room -= size
-    return [*starts, len(sizes)]
+    return move
 
 
 class Joined:
@@ -186,7 +140,8 @@ class Joined:
         self.denominators = parts(self.denominator, means)
 
     def follow(self, grads: Tensors, beta1: float, beta2: float, root: float, eps: float) -> list[Tensor]:
-        """Take the gradients of an update; return what the means are divided by."""
+        """Count an update and take its gradients; return what the means are divided by."""
+        self.steps.add_(1)
         torch.cat([grad.reshape(-1) for grad in grads], out=self.grad)
         self.mean.lerp_(self.grad, 1 - beta1)
         self.square.mul_(beta2).addcmul_(self.grad, self.grad, value=1 - beta2)

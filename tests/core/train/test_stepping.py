@@ -8,11 +8,9 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from core.train import stepping
-from core.train.stepping import at_once, bundles, cut
+from core.train.stepping import at_once
 
-PIECE = 64
 SHAPES = [(7, 31), (5,), (129,), (64,), (3, 2, 2, 2), (1,), (33, 4)]
-"""Larger than a piece, as large, smaller: alone and as neighbors."""
 OPTIMIZERS: dict[str, Callable[[list[dict[str, object]]], Optimizer]] = {
     "SGD": lambda groups: SGD(groups, lr=0.1),
     "Nesterov": lambda groups: SGD(groups, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -23,10 +21,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, object]]], Optimizer]] = {
 }
 
 
-@pytest.fixture(params=["in pieces", "in one"])
-def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "in pieces":
-        monkeypatch.setattr(stepping, "PIECE_ELEMENTS", PIECE)
+@pytest.fixture(params=["joined", "one by one"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "one by one":
         monkeypatch.setattr(stepping, "MAX_JOINED", 0)
 
 
@@ -40,7 +37,7 @@ def groups_of(weights: list[Tensor], count: int) -> list[dict[str, object]]:
     return [{"params": weights[place::count], **({"lr": 0.2} if place else {})} for place in range(count)]
 
 
-@pytest.mark.usefixtures("pieces")
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -72,16 +69,9 @@ def test_steps_give_the_bits_of_torchs_own(name: str, layout: str, count: int) -
             assert value is None or torch.equal(optimizer.state[weight][key], value)
 
 
-def test_pieces_are_the_tensors_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepping, "PIECE_ELEMENTS", 4)
-    tensor = torch.zeros(2, 5)
-    found = cut([tensor, torch.zeros(3)])
-    found[2] += 1
-    assert [len(piece) for piece in found] == [4, 4, 2, 3]
-    assert tensor.tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
-
-
-def test_neighbors_are_bundled_up_to_the_size_of_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepping, "PIECE_ELEMENTS", 4)
-    assert bundles([4, 4, 1, 2, 1, 3, 2, 4]) == [0, 1, 2, 5, 6, 7, 8]
-    assert bundles([1, 1]) == [0, 2]
+def test_many_elements_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = weights_of(0)
+    optimizer = SGD(weights, lr=0.1)
+    assert at_once(optimizer, weights) is not None
+    monkeypatch.setattr(stepping, "MAX_ELEMENTS", 100)
+    assert at_once(optimizer, weights) is None
