@@ -101,7 +101,7 @@ def carry(side: Side, *queues: str) -> None:
     side.run("create", lambda session: jobs.create(session, new_job()), write=True)
     name = "claim" if len(queues) == 1 else "claim from two queues"
     job = side.run(name, lambda session: leases.claim(session, "wk_bench", queues, host="here"), write=True)
-    checkpoint = Checkpoint(key=ids.new("req"), sha256="c" * 64, epoch=1)
+    checkpoint = Checkpoint(key=ids.new("req"), digest="c" * 64, epoch=1)
     row = {"epoch": 1, **ROW}
     side.run(
         "publish",
@@ -132,7 +132,7 @@ def prepare(database: Database) -> Side:
         claim = leases.claim(session, "wk_bench", ["cpu"], host="here", lease_seconds=86400)
         assert claim
         rows = [{"epoch": epoch, **ROW} for epoch in range(1, POLLED_ROWS + 1)]
-        checkpoint = Checkpoint(key="k", sha256="c" * 64, epoch=POLLED_ROWS)
+        checkpoint = Checkpoint(key="k", digest="c" * 64, epoch=POLLED_ROWS)
         leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=rows)
     return Side(database, claim.job_id)
 

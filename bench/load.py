@@ -236,7 +236,7 @@ def publish_rows(service: Deployment) -> str:
         claim = leases.claim(session, "wk_bench", ["cpu"], host="here", lease_seconds=86400)
         assert claim
         rows = [{"epoch": epoch, "step": 20 * epoch, **ROW} for epoch in range(1, ROWS + 1)]
-        checkpoint = Checkpoint(key="k", sha256="c" * 64, epoch=ROWS)
+        checkpoint = Checkpoint(key="k", digest="c" * 64, epoch=ROWS)
         leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=rows)
         return claim.job_id
 

@@ -51,7 +51,7 @@ class Ours:
             self.job_id, self.fence = claim.job_id, claim.fence
 
     def store(self, rows: list[dict[str, Any]]) -> None:
-        checkpoint = Checkpoint(key=ids.new("req"), sha256="c" * 64, epoch=rows[-1]["epoch"])
+        checkpoint = Checkpoint(key=ids.new("req"), digest="c" * 64, epoch=rows[-1]["epoch"])
         with self.service.database.session_scope() as session:
             leases.publish(session, self.job_id, self.fence, checkpoint=checkpoint, rows=rows)
 

@@ -68,7 +68,7 @@ class Copy:
 
     def take(self, file: File) -> None:
         """Note a file that a row names; what may go any moment is opened now, for an open file stays readable."""
-        if file.sha256 is not None and (self._place / file.key).is_file():
+        if file.digest is not None and (self._place / file.key).is_file():
             return
         if not file.is_passing or len(self._held) >= HELD:
             self._waiting.append(file)
@@ -82,19 +82,19 @@ class Copy:
         """Copy what was noted."""
         for file, content in self._held:
             with content:
-                self._done(file, *write(content, self._place / file.key))
+                self._done(file, *write(content, self._place / file.key, file.digest))
         self._held.clear()
         for file in self._waiting:
             try:
-                self._done(file, *self._storage.fetch(file.key, self._place / file.key))
+                self._done(file, *self._storage.fetch(file.key, self._place / file.key, file.digest))
             except FileNotFoundError:
-                if file.sha256 is not None:  # an attempt that was lost early may have no log
+                if file.digest is not None:  # an attempt that was lost early may have no log
                     self.missing.add(file.key)
 
-    def _done(self, file: File, sha256: str, size_bytes: int) -> None:
+    def _done(self, file: File, digest: str, size_bytes: int) -> None:
         self.files += 1
         self.size_bytes += size_bytes
-        if file.sha256 not in (None, sha256):
+        if file.digest not in (None, digest):
             self.damaged.add(file.key)
 
 
@@ -106,6 +106,7 @@ def back_up(settings: Settings, folder: Path) -> dict[str, Any]:
 
     Raises:
         EpochdError: there is no database of this program's revision, or pg_dump is not there or fails.
+        DigestUnknown: a newer version recorded the digest of a file.
         DatabaseAway: the database does not answer.
     """
     migrate.ensure_current(settings.sqlalchemy_url)

@@ -16,6 +16,7 @@
     ├── DatabaseAway            503  the database does not answer
     ├── SchemaNewer             503  the database was migrated by a newer epochd
     ├── SchemaInUse             503  a migration would break programs that still run
+    ├── DigestUnknown           503  a newer epochd recorded a file's digest
     ├── StorageFull             507  no space left for a file
     ├── OwnershipLost                another worker owns the job now: stop at once
     └── ChildFailed                  an isolated process died, hung or broke its limits
@@ -158,6 +159,12 @@ class SchemaNewer(EpochdError):
     """The database was migrated by a newer version of epochd; install that version or a newer one."""
 
     slug, status, title = "schema-newer", 503, "Database newer than this program"
+
+
+class DigestUnknown(EpochdError):
+    """A newer version of epochd recorded a file's digest; install that version or a newer one."""
+
+    slug, status, title = "digest-unknown", 503, "Digest newer than this program"
 
 
 class StorageFull(EpochdError):

@@ -30,9 +30,13 @@ class FileRef(Message):
     size_bytes: int
 
 
-class CheckpointRef(FileRef):
-    """A checkpoint file, and how far it got."""
+class CheckpointRef(Message):
+    """A checkpoint file in the attempt's folder, and how far it got."""
 
+    name: str
+    digest: str
+    """As `core.digests` writes it."""
+    size_bytes: int
     epoch: int
     """Finished epochs that it holds."""
     step: int

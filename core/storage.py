@@ -5,7 +5,6 @@ and renamed. Object stores do the same by themselves.
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -16,16 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from core import digests
+
 CHUNK_BYTES = 1 << 20
 KEY = re.compile(r"[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*(/[A-Za-z0-9_=@+-][A-Za-z0-9._=@+-]*)*")
 """Parts of letters, digits and `._=@+-`, none beginning with a dot: no `..`, nothing absolute, no hidden files."""
 MAX_KEY = 500
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Stored(NamedTuple):
@@ -78,17 +73,18 @@ class Storage:
         place = self.local_path(key)
         return place.open("rb") if place is not None else cast("IO[bytes]", self._remote.open(self._at(key), "rb"))
 
-    def fetch(self, key: str, path: Path) -> tuple[str, int]:
+    def fetch(self, key: str, path: Path, like: str | None = None) -> tuple[str, int]:
         """Copy a key's file to `path`, which appears whole or not at all.
 
         Returns:
-            SHA-256 in hex and size in bytes of what was copied.
+            Digest, by the algorithm of a recorded one (`core.digests`), and size in bytes of what was copied.
 
         Raises:
             FileNotFoundError: there is none.
+            DigestUnknown: a newer version recorded the digest.
         """
         with self.open(key) as source:
-            return write(source, path)
+            return write(source, path, like)
 
     def exists(self, key: str) -> bool:
         """Say whether a key has a file."""
@@ -197,17 +193,20 @@ def _put(path: Path, place: Path) -> tuple[str, int]:
         return write(source, place)
 
 
-def write(source: IO[bytes], place: Path) -> tuple[str, int]:
+def write(source: IO[bytes], place: Path, like: str | None = None) -> tuple[str, int]:
     """Write to a file that appears whole or not at all: beside its place, synced, renamed, its folder synced.
 
     Returns:
-        SHA-256 in hex and size in bytes of what was written.
+        Digest, by the algorithm of a recorded one (`core.digests`), and size in bytes of what was written.
+
+    Raises:
+        DigestUnknown: a newer version recorded the digest.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=place.parent)
     try:
         with os.fdopen(handle, "wb") as target:
-            written = _copy(source, target)
+            written = _copy(source, target, like)
             target.flush()
             os.fsync(target.fileno())
         Path(name).replace(place)
@@ -222,10 +221,10 @@ def write(source: IO[bytes], place: Path) -> tuple[str, int]:
     return written
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:
-    sha256, size_bytes = hashlib.sha256(), 0
+def _copy(source: IO[bytes], target: IO[bytes], like: str | None = None) -> tuple[str, int]:
+    digest, size_bytes = digests.Running(like), 0
     while chunk := source.read(CHUNK_BYTES):
-        sha256.update(chunk)
+        digest.update(chunk)
         target.write(chunk)
         size_bytes += len(chunk)
-    return sha256.hexdigest(), size_bytes
+    return digest.text(), size_bytes

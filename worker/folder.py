@@ -14,8 +14,9 @@ import os
 import shutil
 from pathlib import Path
 
+from core import digests
 from core.messages import CheckpointRef, FileRef
-from core.storage import Storage, sha256_file
+from core.storage import Storage
 
 LOG = "trainer.log"
 
@@ -105,7 +106,7 @@ class AttemptFolder:
             ValueError: the file is not the one that the trainer named.
         """
         path = self.path / file.name
-        found = sha256_file(path) if path.is_file() else None
+        found = digests.of_file(path) if path.is_file() else None
         if found != file.sha256:
             raise ValueError(f"{file.name} has digest {found}, not {file.sha256} as the trainer said")
         key = self.key(file.name)

@@ -76,7 +76,7 @@ def make_order(
         OSError: a file cannot be fetched.
     """
     checkpoints = [
-        (str(fetched(storage, one.key, folder / "resume" / one.key.replace("/", "_"))), one.sha256)
+        (str(fetched(storage, one.key, folder / "resume" / one.key.replace("/", "_"))), one.digest)
         for one in (claim.checkpoint, claim.previous_checkpoint)
         if one is not None
     ]
@@ -98,7 +98,7 @@ def make_order(
             for upload in uploads
         },
         checkpoints=[path for path, _ in checkpoints],
-        checkpoint_digests=[sha256 for _, sha256 in checkpoints],
+        checkpoint_digests=[digest for _, digest in checkpoints],
         published_epochs=claim.epochs_done,
         device=assignment.device,
         threads=(claim.numerics or {}).get("threads") or threads,

@@ -81,7 +81,7 @@ class Publisher:
             session,
             self._claim.job_id,
             self._claim.fence,
-            checkpoint=leases.Checkpoint(key=key, sha256=newest.checkpoint.sha256, epoch=newest.checkpoint.epoch),
+            checkpoint=leases.Checkpoint(key=key, digest=newest.checkpoint.digest, epoch=newest.checkpoint.epoch),
             rows=first.rows,
             decisions=first.decisions,
             best=newest.best,

@@ -26,17 +26,17 @@ class Checkpoint:
 
     Attributes:
         key: where the storage has it.
-        sha256: of its bytes.
+        digest: of its bytes, as `core.digests` writes it.
         epoch: finished epochs that it holds.
     """
 
     key: str
-    sha256: str
+    digest: str
     epoch: int
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the jobs table keeps the previous one."""
-        return {"key": self.key, "sha256": self.sha256, "epoch": self.epoch}
+        return {"key": self.key, "digest": self.digest, "epoch": self.epoch}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +184,6 @@ def _ordered(those: ColumnElement[bool]) -> Rows:
 
 def current_checkpoint(job: Job | Owned) -> Checkpoint | None:
     """Return the checkpoint that the row points to."""
-    if job.checkpoint_key is None or job.checkpoint_sha256 is None:
+    if job.checkpoint_key is None or job.checkpoint_digest is None:
         return None
-    return Checkpoint(key=job.checkpoint_key, sha256=job.checkpoint_sha256, epoch=job.checkpoint_epoch or 0)
+    return Checkpoint(key=job.checkpoint_key, digest=job.checkpoint_digest, epoch=job.checkpoint_epoch or 0)

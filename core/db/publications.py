@@ -36,7 +36,7 @@ TABLES = Base.metadata.tables
 JOBS = TABLES["jobs"]
 HELD = (JOBS.c.id == bindparam("held_id"), JOBS.c.state == "running", JOBS.c.fence == bindparam("held_fence"))
 OWNED = select(*(JOBS.c[name] for name in Owned._fields)).where(*HELD).with_for_update()
-SET = ("checkpoint_key", "checkpoint_sha256", "checkpoint_epoch", "previous_checkpoint", "active_seconds")
+SET = ("checkpoint_key", "checkpoint_digest", "checkpoint_epoch", "previous_checkpoint", "active_seconds")
 SET_IF_GIVEN = ("best", "progress", "epochs_done", "latest_metrics", "crashes_no_progress", "losses_no_progress")
 CHANGE = (
     update(JOBS)
@@ -102,13 +102,13 @@ def publish(
         sqlalchemy.exc.IntegrityError: a row was published before; a bug.
     """
     job = _owned(session, job_id, fence)
-    if job.checkpoint_key == checkpoint.key and job.checkpoint_sha256 == checkpoint.sha256:
+    if job.checkpoint_key == checkpoint.key and job.checkpoint_digest == checkpoint.digest:
         return job.desired
     epochs = [int(row["epoch"]) for row in rows]
     _check_order(job, epochs)
     values: dict[str, Any] = {
         "checkpoint_key": checkpoint.key,
-        "checkpoint_sha256": checkpoint.sha256,
+        "checkpoint_digest": checkpoint.digest,
         "checkpoint_epoch": checkpoint.epoch,
         "previous_checkpoint": current.as_json() if (current := current_checkpoint(job)) else None,
         "active_seconds": max(job.active_seconds, active_seconds),

@@ -36,7 +36,7 @@ class File(NamedTuple):
     """A file that a row names."""
 
     key: str
-    sha256: str | None
+    digest: str | None
     """None for a log, which may still grow."""
     is_passing: bool
     """A checkpoint of a job that has not ended: its worker removes it two checkpoints later."""
@@ -67,11 +67,11 @@ def files(session: Session, log_name: str) -> Iterator[File]:
         session: of one transaction, so that they belong together.
         log_name: of the file that every attempt leaves.
     """
-    columns = (Job.state, Job.checkpoint_key, Job.checkpoint_sha256, Job.previous_checkpoint)
+    columns = (Job.state, Job.checkpoint_key, Job.checkpoint_digest, Job.previous_checkpoint)
     checkpoints = [
-        File(key, sha256, state not in TERMINAL)
-        for state, current, digest, previous in session.execute(select(*columns))
-        for key, sha256 in _checkpoints(current, digest, previous)
+        File(key, digest, state not in TERMINAL)
+        for state, current, current_digest, previous in session.execute(select(*columns))
+        for key, digest in _checkpoints(current, current_digest, previous)
     ]
     yield from sorted(checkpoints, key=lambda file: not file.is_passing)
     for table in (Artifact, DatasetVersion):
@@ -140,12 +140,12 @@ def _has_expired(seconds: float) -> tuple[Any, ...]:
 
 
 def _checkpoints(
-    key: str | None, sha256: str | None, previous: Mapping[str, Any] | None
+    key: str | None, digest: str | None, previous: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, str | None]]:
     if key is not None:
-        yield key, sha256
+        yield key, digest
     if previous:
-        yield previous["key"], previous["sha256"]
+        yield previous["key"], previous["digest"]
 
 
 def _named_versions(session: Session) -> set[tuple[str, int | None]]:

@@ -80,10 +80,11 @@ class Job(Base):
 
     epochs_done: Mapped[int] = mapped_column(Integer, default=0)
     checkpoint_key: Mapped[str | None] = mapped_column(Words(500))
-    checkpoint_sha256: Mapped[str | None] = mapped_column(Words(64))
+    checkpoint_digest: Mapped[str | None] = mapped_column(Words(64))
+    """As `core.digests` writes it: SHA-256, or BLAKE3 with a prefix."""
     checkpoint_epoch: Mapped[int | None] = mapped_column(Integer)
     previous_checkpoint: Mapped[dict[str, Any] | None]
-    """`{"key", "sha256", "epoch"}` of the one before, to fall back to."""
+    """`{"key", "digest", "epoch"}` of the one before, to fall back to."""
     numerics: Mapped[dict[str, Any] | None]
     """What decides the bits, from the first start: device, threads, instruction set, torch version."""
     active_seconds: Mapped[float] = mapped_column(default=0.0)

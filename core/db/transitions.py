@@ -32,7 +32,7 @@ class Owned(NamedTuple):
     desired: Desired
     epochs_done: int
     checkpoint_key: str | None
-    checkpoint_sha256: str | None
+    checkpoint_digest: str | None
     checkpoint_epoch: int | None
     active_seconds: float
 

@@ -1,4 +1,4 @@
-"""Checkpoints as files that survive a crash: temporary name, fsync, rename, fsync of the folder, SHA-256.
+"""Checkpoints as files that survive a crash: temporary name, fsync, rename, fsync of the folder, digest.
 
 A file is a line of text, the header, and behind it what `torch.save` wrote::
 
@@ -15,7 +15,6 @@ without a word: the version that wrote it can still go on from it.
     └── CheckpointDamaged      its bytes are not those that were published
 """
 
-import hashlib
 import io
 import json
 import os
@@ -30,7 +29,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from core import versions
+from core import digests, versions
+from core.errors import DigestUnknown
 from core.faults import hit
 from core.messages import CheckpointRef
 from core.train.pages import Pages, write_past_cache
@@ -60,14 +60,14 @@ class CheckpointDamaged(CheckpointInvalid):
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> str:
-    """Write `data` to `path` so that it is there whole or not at all, and return its SHA-256."""
+    """Write `data` to `path` so that it is there whole or not at all, and return its digest."""
     if len(data) < LARGE_BYTES:
         _write(path, data)
-        return hashlib.sha256(data).hexdigest()
+        return digests.of_checkpoint(data)
     with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(hashlib.sha256, data)
+        digest = beside.submit(digests.of_checkpoint, data)
         _write(path, data)
-        return digest.result().hexdigest()
+        return digest.result()
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:
@@ -96,7 +96,7 @@ def _write(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def _no_crc() -> Iterator[None]:
-    """Leave out the checksums within torch's archive: the file has a SHA-256, and they took half of the saving."""
+    """Leave out the checksums within torch's archive: the file has a digest, and they took half of the saving."""
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(compute_crc32=False)
     try:
@@ -131,13 +131,13 @@ class FolderStore:
     def _write(self, *, epoch: int, step: int) -> CheckpointRef:
         path = self._free_path(f"checkpoint-{epoch}-{step}")
         with self._taken.getbuffer() as data:
-            sha256 = write_durably(path, data)
+            digest = write_durably(path, data)
             size_bytes = len(data)
         self.written.append(path)
         for old in self.written[:-KEPT]:
             old.unlink(missing_ok=True)
         del self.written[:-KEPT]
-        return CheckpointRef(name=path.name, sha256=sha256, size_bytes=size_bytes, epoch=epoch, step=step)
+        return CheckpointRef(name=path.name, digest=digest, size_bytes=size_bytes, epoch=epoch, step=step)
 
     def _free_path(self, name: str) -> Path:
         """Return a path that no kept checkpoint has: a published file is never written over."""
@@ -173,7 +173,7 @@ UPGRADES: Mapping[int, Callable[[State], State]] = {1: from_format_1, 2: from_fo
 """From each older format to the one after it."""
 
 
-def load(path: Path, sha256: str) -> State:
+def load(path: Path, digest: str) -> State:
     """Read a checkpoint whose digest is known, of this format or an older one; its tensors are on the CPU.
 
     Raises:
@@ -184,13 +184,13 @@ def load(path: Path, sha256: str) -> State:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointDamaged(f"{path.name} cannot be read: {error}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CheckpointDamaged(f"{path.name} has digest {found}, not {sha256} as published")
     try:
-        return _parsed(data)
-    except CheckpointInvalid as invalid:
+        found = digests.of(data, digest)
+        if found == digest:
+            return _parsed(data)
+    except (CheckpointInvalid, DigestUnknown) as invalid:
         raise CheckpointInvalid(f"{path.name} cannot be resumed from: {invalid}") from invalid
+    raise CheckpointDamaged(f"{path.name} has digest {found}, not {digest} as published")
 
 
 def _parsed(data: bytes) -> State:

@@ -1,10 +1,14 @@
 """What a client sees that polls while a job runs, and how it steers the job."""
 
+import hashlib
 import time
 from typing import Any
 
 import psutil
+from sqlalchemy import select
 
+from core.db.engine import Database
+from core.db.tables import Job
 from tests.service import Service, example, trainers_of, wait_until
 
 LONG: dict[str, Any] = example("digits-early-stopping") | {"epochs": 100_000, "early_stopping": None}
@@ -61,6 +65,29 @@ def test_pause_then_resume_gives_the_undisturbed_weights(service: Service) -> No
     assert [row["epoch"] for row in service.rows(job_id)] == list(range(1, 9))
     for name in ("model.safetensors", "last.safetensors"):
         assert service.artifact(job_id, name) == service.artifact(undisturbed["id"], name)
+
+
+def test_job_goes_on_from_the_checkpoint_of_an_older_version(service: Service) -> None:
+    """One that is published by its SHA-256; those that follow have a BLAKE3."""
+    job_id = service.submit(example("cnn-augmented") | {"epochs": 8, "early_stopping": None})["id"]
+    wait_until(lambda: service.rows(job_id))
+    assert service.client.post(f"/v1/jobs/{job_id}/pause").status_code == 202
+    paused = wait_until(lambda: job if (job := service.job(job_id))["status"] == "paused" else None)
+    database = Database(f"sqlite:///{service.folder / 'data' / 'epochd.db'}")
+    with database.session_scope() as session:
+        row = session.scalars(select(Job).where(Job.id == job_id)).one()
+        assert str(row.checkpoint_digest).startswith("blake3:")
+        path = service.folder / "data" / "artifacts" / str(row.checkpoint_key)
+        row.checkpoint_digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        row.previous_checkpoint = None
+    assert service.client.post(f"/v1/jobs/{job_id}/resume").status_code == 202
+    assert service.finish(job_id)["status"] == "succeeded"
+    attempts = service.client.get(f"/v1/jobs/{job_id}/attempts").json()["data"]
+    assert [one["from_epoch"] for one in attempts] == [0, paused["progress"]["epoch"]]
+    with database.session_scope(write=False) as session:
+        row = session.scalars(select(Job).where(Job.id == job_id)).one()
+        assert str(row.checkpoint_digest).startswith("blake3:")
+    database.dispose()
 
 
 def test_waiting_poll_answers_when_the_next_row_is_there(service: Service) -> None:

@@ -40,7 +40,7 @@ class Work:
 
     def publish(self, mine: Claim, *rows: dict[str, Any], decisions: tuple[dict[str, Any], ...] = ()) -> None:
         last = rows[-1]["epoch"]
-        checkpoint = Checkpoint(key=f"jobs/{mine.job_id}/{mine.fence}/{last}.pt", sha256=f"{last:064x}", epoch=last)
+        checkpoint = Checkpoint(key=f"jobs/{mine.job_id}/{mine.fence}/{last}.pt", digest=f"{last:064x}", epoch=last)
         with self._database.session_scope() as session:
             leases.publish(
                 session,

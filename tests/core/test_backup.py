@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from core import digests
 from core.backup import back_up
 from core.db import leases
 from core.db.engine import Database
 from core.db.tables import Job
-from core.errors import EpochdError
+from core.errors import DigestUnknown, EpochdError
 from core.settings import Settings
-from core.storage import Storage, sha256_file
+from core.storage import Storage
 from tests.core.db import given
 from tests.servers import Postgres, _program
 from tests.service import eventually
@@ -93,13 +94,13 @@ def deployment(database: Database, database_url: str, tmp_path: Path) -> Setting
     return Settings(data_dir=tmp_path, database_url=database_url)
 
 
-def published(database: Database, settings: Settings, tmp_path: Path) -> str:
+def published(database: Database, settings: Settings, tmp_path: Path, like: str | None = None) -> str:
     claim = given.running(database)
     (tmp_path / "file").write_bytes(b"state")
     key = f"jobs/{claim.job_id}/1/kept/checkpoint-1-10.pt"
     Storage(settings.storage_url).put_file(tmp_path / "file", key)
     with database.session_scope() as session:
-        checkpoint = leases.Checkpoint(key=key, sha256=sha256_file(tmp_path / "file"), epoch=1)
+        checkpoint = leases.Checkpoint(key=key, digest=digests.of_file(tmp_path / "file", like), epoch=1)
         leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=[{"epoch": 1}])
     return key
 
@@ -114,12 +115,26 @@ def test_second_backup_into_the_same_folder_copies_only_what_is_new(
     assert (first["files"], second["files"]) == (1, 1)
 
 
-def test_what_the_deployment_has_lost_is_named(database: Database, deployment: Settings, tmp_path: Path) -> None:
-    lost, damaged = (published(database, deployment, tmp_path) for _ in range(2))
+@pytest.mark.parametrize("like", [None, digests.of_checkpoint(b"")], ids=["SHA-256", "BLAKE3"])
+def test_what_the_deployment_has_lost_is_named(
+    database: Database, deployment: Settings, tmp_path: Path, like: str | None
+) -> None:
+    lost, damaged = (published(database, deployment, tmp_path, like) for _ in range(2))
+    published(database, deployment, tmp_path, like)
     (tmp_path / "artifacts" / lost).unlink()
     (tmp_path / "artifacts" / damaged).write_bytes(b"other")
     report: dict[str, Any] = back_up(deployment, tmp_path / "backup")
     assert (report["missing"], report["damaged"]) == ([lost], [damaged])
+
+
+def test_digest_that_only_a_newer_version_knows_is_an_error_and_no_damage(
+    database: Database, deployment: Settings, tmp_path: Path
+) -> None:
+    published(database, deployment, tmp_path)
+    with database.session_scope() as session:
+        session.execute(update(Job).values(checkpoint_digest="next:0"))
+    with pytest.raises(DigestUnknown, match=r"too old for the digest 'next:0'"):
+        back_up(deployment, tmp_path / "backup")
 
 
 def test_database_that_is_not_there_is_refused(tmp_path: Path) -> None:

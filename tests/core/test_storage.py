@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from core.storage import Storage, sha256_file
+from core import digests
+from core.errors import DigestUnknown
+from core.storage import Storage
 
 
 @pytest.fixture(params=["folder", "file-url", "memory"])
@@ -43,7 +45,16 @@ def test_put_replaces_what_was_there(storage: Storage, file: Path) -> None:
 def test_fetch_copies_to_a_file(storage: Storage, file: Path, tmp_path: Path) -> None:
     stored = storage.put_file(file, "a/b")
     assert storage.fetch("a/b", tmp_path / "new" / "copy") == stored
-    assert sha256_file(tmp_path / "new" / "copy") == stored[0]
+    assert digests.of_file(tmp_path / "new" / "copy") == stored[0]
+
+
+def test_fetch_takes_the_digest_that_is_recorded(storage: Storage, file: Path, tmp_path: Path) -> None:
+    storage.put_file(file, "a/b")
+    recorded = digests.of_checkpoint(file.read_bytes())
+    assert storage.fetch("a/b", tmp_path / "copy", recorded) == (recorded, 7000)
+    with pytest.raises(DigestUnknown):
+        storage.fetch("a/b", tmp_path / "other", "next:0")
+    assert {path.name for path in tmp_path.iterdir()} <= {"given", "kept", "copy"}
 
 
 def test_what_is_not_there_is_said_so(storage: Storage, tmp_path: Path) -> None:
@@ -92,4 +103,4 @@ def test_put_that_fails_leaves_what_was_there_and_no_temp_file(tmp_path: Path, f
     with pytest.raises(IsADirectoryError):
         storage.put_file(tmp_path, "a")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a"]
-    assert sha256_file(tmp_path / "kept" / "a") == sha256_file(file)
+    assert digests.of_file(tmp_path / "kept" / "a") == digests.of_file(file)

@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
+from core import digests
 from core.db import references
 from core.db.engine import Database
 from core.db.states import LEGAL, TERMINAL
 from core.db.tables import Artifact, Attempt, Base, Epoch, Event, Job
-from core.storage import sha256_file
 
 WEIGHTS = ("model.safetensors", "last.safetensors")
 TIMINGS = frozenset({"seconds", "samples_per_second"})
@@ -240,15 +240,15 @@ def stored(rows: Rows, evidence: Evidence) -> Iterator[str]:
     """I8."""
     named = {one.key: one.sha256 for one in rows.artifacts}
     job = rows.job
-    if job.checkpoint_key is not None and job.checkpoint_sha256 is not None:
-        named[job.checkpoint_key] = job.checkpoint_sha256
+    if job.checkpoint_key is not None and job.checkpoint_digest is not None:
+        named[job.checkpoint_key] = job.checkpoint_digest
     if job.previous_checkpoint is not None:
-        named[job.previous_checkpoint["key"]] = job.previous_checkpoint["sha256"]
-    for key, sha256 in named.items():
+        named[job.previous_checkpoint["key"]] = job.previous_checkpoint["digest"]
+    for key, digest in named.items():
         path = evidence.artifacts / key
-        found = sha256_file(path) if path.is_file() else None
-        if found != sha256:
-            yield f"I8: {key} has digest {found}, its row says {sha256}"
+        found = digests.of_file(path, digest) if path.is_file() else None
+        if found != digest:
+            yield f"I8: {key} has digest {found}, its row says {digest}"
     with evidence.database.session_scope(write=False) as session:
         kept = references.kept(session, [job.id])[job.id].keys
     folder = evidence.artifacts / "jobs" / job.id

@@ -1,16 +1,15 @@
 """The checker sees each violation: rows and files of a sound job, each time with one thing wrong."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from core import digests
 from core.db import jobs, leases
 from core.db.claims import Checkpoint
 from core.db.endings import AttemptEnd
@@ -27,21 +26,22 @@ SECRET = "hush"
 
 @pytest.fixture
 def sound(database: Database, tmp_path: Path) -> Evidence:
-    """A job of three epochs that two attempts have carried."""
+    """A job of three epochs that two attempts have carried; an older version wrote the first two checkpoints."""
     artifacts = tmp_path / "artifacts"
     written = tmp_path / "logs"
     written.mkdir()
 
-    def file(job_id: str, name: str) -> dict[str, Any]:
-        key = f"jobs/{job_id}/{name}"
-        path = artifacts / key
+    def file(job_id: str, name: str) -> str:
+        path = artifacts / f"jobs/{job_id}/{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
-        return {"key": key, "sha256": hashlib.sha256(name.encode()).hexdigest()}
+        return f"jobs/{job_id}/{name}"
 
     def publish(job_id: str, fence: int, epoch: int) -> None:
+        name = f"{fence}/kept/checkpoint-{epoch}.pt"
+        digest = (digests.of if epoch < 3 else digests.of_checkpoint)(name.encode())
         with database.session_scope() as session:
-            checkpoint = Checkpoint(epoch=epoch, **file(job_id, f"{fence}/kept/checkpoint-{epoch}.pt"))
+            checkpoint = Checkpoint(epoch=epoch, key=file(job_id, name), digest=digest)
             leases.publish(session, job_id, fence, checkpoint=checkpoint, rows=[{"epoch": epoch, "seconds": 0.1}])
 
     def begin() -> leases.Claim:
@@ -69,7 +69,8 @@ def sound(database: Database, tmp_path: Path) -> Evidence:
     publish(job_id, second.fence, 3)
     (artifacts / f"jobs/{job_id}/{first.fence}/kept/checkpoint-1.pt").unlink()  # two are kept
     with database.session_scope() as session:
-        model = ArtifactFile(name="model.safetensors", size_bytes=1, **file(job_id, "model.safetensors"))
+        name = "model.safetensors"
+        model = ArtifactFile(name=name, size_bytes=1, key=file(job_id, name), sha256=digests.of(name.encode()))
         leases.finish(
             session,
             job_id,
@@ -153,8 +154,9 @@ def test_accepted_job_without_a_row_is_a_violation(sound: Evidence) -> None:
     assert {problem_of(text) for text in invariants.violations(lost)} == {"I1"}
 
 
-def test_damaged_file_is_a_violation(sound: Evidence) -> None:
-    next(sound.artifacts.rglob("checkpoint-3.pt")).write_bytes(b"")
+@pytest.mark.parametrize("name", ["checkpoint-2.pt", "checkpoint-3.pt", "model.safetensors"])
+def test_damaged_file_is_a_violation(sound: Evidence, name: str) -> None:
+    next(sound.artifacts.rglob(name)).write_bytes(b"")
     assert {problem_of(text) for text in invariants.violations(sound)} == {"I8"}
 
 

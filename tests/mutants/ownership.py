@@ -164,7 +164,7 @@ WHOLE = (
     Mutant(
         "publication-not-recognised",
         PUBLICATIONS,
-        "if job.checkpoint_key == checkpoint.key and job.checkpoint_sha256 == checkpoint.sha256:",
+        "if job.checkpoint_key == checkpoint.key and job.checkpoint_digest == checkpoint.digest:",
         "if job.checkpoint_key is None and not rows:",
         (f"{PUBLISHED}::test_the_same_again_changes_nothing[sqlite]",),
         "A publication whose answer was lost ends the attempt when it is repeated.",

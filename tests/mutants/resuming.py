@@ -17,8 +17,8 @@ WRITTEN = (
     Mutant(
         "told-before-it-is-durable",
         CHECKPOINT,
-        "            sha256 = write_durably(path, data)\n",
-        "            sha256 = hashlib.sha256(data).hexdigest()\n"
+        "            digest = write_durably(path, data)\n",
+        "            digest = digests.of_checkpoint(data)\n"
         '            __import__("threading").Timer(0.05, write_durably, (path, bytes(data))).start()\n',
         (f"{DURABLE}::test_rows_are_told_with_a_checkpoint_that_can_be_read_already",),
         "An epoch is published before its checkpoint: a crash in between leaves rows that cannot be resumed from.",
@@ -50,8 +50,8 @@ WRITTEN = (
     Mutant(
         "checkpoint-digest-not-checked",
         CHECKPOINT,
-        "    if found != sha256:\n",
-        "    if not found:\n",
+        "        if found == digest:\n",
+        "        if found:\n",
         ("tests/core/train/test_checkpoint.py::test_a_damaged_checkpoint_falls_back_to_the_one_before[flipped]",),
         "Training goes on from flipped bits.",
     ),

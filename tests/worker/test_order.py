@@ -28,7 +28,7 @@ def test_later_attempts_compute_with_the_threads_of_the_first(desk: Desk, tmp_pa
 
 
 def test_checkpoint_before_the_newest_is_ordered_too(desk: Desk, tmp_path: Path) -> None:
-    newest, before = (Checkpoint(key=f"jobs/{name}.pt", sha256=name * 64, epoch=1) for name in "ab")
+    newest, before = (Checkpoint(key=f"jobs/{name}.pt", digest=name * 64, epoch=1) for name in "ab")
     order = order_of(desk, tmp_path, checkpoint=newest, previous_checkpoint=before)
     assert [Path(path).name for path in order.checkpoints] == ["a.pt", "b.pt"]
     assert order.checkpoint_digests == ["a" * 64, "b" * 64]

@@ -1,13 +1,12 @@
 """Finished epochs on their way: stored before they are seen, kept until they are taken, never changed once tried."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from core import faults
+from core import digests, faults
 from core.db import engine
 from core.messages import CheckpointRef, Publish
 from tests.service import eventually
@@ -39,8 +38,8 @@ def finished(folder: AttemptFolder, epoch: int, best_epoch: int | None = None) -
     data = f"state after {epoch}".encode()
     name = f"checkpoint-{epoch}-{epoch}.pt"
     (folder.path / name).write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    reference = CheckpointRef(name=name, sha256=digest, size_bytes=len(data), epoch=epoch, step=epoch)
+    digest = digests.of_checkpoint(data)
+    reference = CheckpointRef(name=name, digest=digest, size_bytes=len(data), epoch=epoch, step=epoch)
     best = None if best_epoch is None else {"epoch": best_epoch, "monitor": "val_loss", "value": 0.5}
     return Publish(checkpoint=reference, rows=[{"epoch": epoch, "step": epoch}], best=best, active_seconds=float(epoch))
 

@@ -56,7 +56,7 @@ def event_types(database: Database, job_id: str) -> list[str]:
 def publish(database: Database, claim: Claim, *epochs: int, key: str | None = None, fence: int | None = None) -> str:
     """Publish rows of these epochs with a checkpoint that holds the last one."""
     last = epochs[-1] if epochs else 0
-    checkpoint = Checkpoint(key=key or ids.new("req"), sha256="c" * 64, epoch=last)
+    checkpoint = Checkpoint(key=key or ids.new("req"), digest="c" * 64, epoch=last)
     with database.session_scope() as session:
         return leases.publish(
             session,

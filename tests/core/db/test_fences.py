@@ -27,7 +27,7 @@ WRITES: dict[str, Callable[[Session, Claim], Any]] = {
         s,
         c.job_id,
         c.fence,
-        checkpoint=Checkpoint(key="two", sha256="s", epoch=2),
+        checkpoint=Checkpoint(key="two", digest="s", epoch=2),
         rows=[{"epoch": 2}],
         decisions=[{"kind": "stop_when", "epoch": 2}],
     ),

@@ -154,7 +154,7 @@ class TestPublish:
                 session,
                 claim.job_id,
                 claim.fence,
-                checkpoint=Checkpoint(key="k", sha256="s", epoch=2),
+                checkpoint=Checkpoint(key="k", digest="s", epoch=2),
                 rows=[{"epoch": 1, "train": {"loss": 0.5}}, {"epoch": 2, "train": {"loss": 0.25}}],
                 decisions=[{"kind": "early_stopping", "epoch": 2, "wait": 1}],
                 best={"epoch": 2, "monitor": "train_loss", "value": 0.25},
@@ -183,7 +183,7 @@ class TestPublish:
         said += [{"kind": "early_stopping", "epoch": epoch, "wait": epoch} for epoch in range(1, 30)]
         rows = [{"epoch": epoch, "why": 'a "\\" {b,c}'} for epoch in range(1, 30)]
         with database.session_scope() as session:
-            checkpoint = Checkpoint(key="k", sha256="s", epoch=29)
+            checkpoint = Checkpoint(key="k", digest="s", epoch=29)
             leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=rows, decisions=said)
         with database.session_scope(write=False) as session:
             decisions = series.decisions(session, claim.job_id)[0]
@@ -205,8 +205,8 @@ class TestPublish:
         publish(database, claim, 2, key="two")
         crash(database, claim)
         again = claimed(database)
-        assert again.checkpoint == Checkpoint(key="two", sha256="c" * 64, epoch=2)
-        assert again.previous_checkpoint == Checkpoint(key="one", sha256="c" * 64, epoch=1)
+        assert again.checkpoint == Checkpoint(key="two", digest="c" * 64, epoch=2)
+        assert again.previous_checkpoint == Checkpoint(key="one", digest="c" * 64, epoch=1)
 
     def test_the_same_again_changes_nothing(self, database: Database) -> None:
         claim = running(database)
@@ -244,7 +244,7 @@ class TestPublish:
         claim = running(database)
         publish(database, claim, 1)
         with database.session_scope() as session:
-            checkpoint = Checkpoint(key="mid", sha256="s", epoch=1)
+            checkpoint = Checkpoint(key="mid", digest="s", epoch=1)
             leases.publish(session, claim.job_id, claim.fence, checkpoint=checkpoint, rows=[])
         job = read(database, claim.job_id)
         assert (job.epochs_done, job.checkpoint_key) == (1, "mid")
@@ -354,7 +354,7 @@ class TestLostOwnership:
         "start": lambda s, c: leases.start(s, c.job_id, c.fence, resolved_spec={}, numerics={}, from_epoch=0),
         "heartbeat": lambda s, c: leases.heartbeat(s, c.job_id, c.fence, stage="saving"),
         "publish": lambda s, c: leases.publish(
-            s, c.job_id, c.fence, checkpoint=Checkpoint(key="z", sha256="z", epoch=2), rows=[{"epoch": 2}]
+            s, c.job_id, c.fence, checkpoint=Checkpoint(key="z", digest="z", epoch=2), rows=[{"epoch": 2}]
         ),
         "finish": lambda s, c: leases.finish(
             s, c.job_id, c.fence, state="succeeded", stop_reason="completed", end=AttemptEnd()

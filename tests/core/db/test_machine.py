@@ -119,9 +119,9 @@ STATEMENTS: dict[str, Call] = {
     "heartbeat": lambda s, j, f: leases.heartbeat(s, j, f, LONG_SECONDS, progress={"step": 9}, stage="saving"),
     "wish": leases.wish,
     "publish": lambda s, j, f: leases.publish(
-        s, j, f, checkpoint=Checkpoint(key="z", sha256="z", epoch=1), rows=[{"epoch": 1}]
+        s, j, f, checkpoint=Checkpoint(key="z", digest="z", epoch=1), rows=[{"epoch": 1}]
     ),
-    "checkpoint": lambda s, j, f: leases.publish(s, j, f, checkpoint=Checkpoint(key="z", sha256="z", epoch=0), rows=[]),
+    "checkpoint": lambda s, j, f: leases.publish(s, j, f, checkpoint=Checkpoint(key="z", digest="z", epoch=0), rows=[]),
     "succeed": lambda s, j, f: leases.finish(s, j, f, state="succeeded", stop_reason="completed", end=end()),
     "fail": lambda s, j, f: leases.finish(s, j, f, state="failed", stop_reason="error", end=end(), error={}),
     "cancel": lambda s, j, f: leases.finish(s, j, f, state="cancelled", stop_reason="cancelled", end=end()),
@@ -286,7 +286,7 @@ class JobMachine(RuleBasedStateMachine):
         if is_scored_at_start and model.epochs == 0 and not model.has_zero:
             epochs.insert(0, 0)
         model.published = {
-            "checkpoint": Checkpoint(key=ids.new("req"), sha256="c", epoch=last),
+            "checkpoint": Checkpoint(key=ids.new("req"), digest="c", epoch=last),
             "rows": [{"epoch": epoch, "train": {"loss": 1 / (epoch + 1)}} for epoch in epochs],
             "decisions": [{"kind": "early_stopping", "epoch": last, "wait": 1}] * (count > 1),
             "best": {"epoch": last} if epochs else None,
@@ -312,7 +312,7 @@ class JobMachine(RuleBasedStateMachine):
         before = everything(self.database, model.id)
         rows = [{"epoch": model.epochs + ahead} for ahead in epochs]
         with pytest.raises(ValueError, match="do not follow"):
-            self.publish_as(model, {"checkpoint": Checkpoint(key="gap", sha256="c", epoch=9), "rows": rows})
+            self.publish_as(model, {"checkpoint": Checkpoint(key="gap", digest="c", epoch=9), "rows": rows})
         assert everything(self.database, model.id) == before
 
     @precondition(lambda self: self.running)

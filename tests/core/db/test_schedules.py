@@ -115,7 +115,7 @@ class Worker:
     def _publish_up_to(self, epoch: int, session: Session, job_id: str, fence: int) -> str:
         epochs = range(self.epochs + 1, epoch + 1)
         self.publication = {
-            "checkpoint": Checkpoint(key=ids.new("req"), sha256="c", epoch=epoch),
+            "checkpoint": Checkpoint(key=ids.new("req"), digest="c", epoch=epoch),
             "rows": [{"epoch": number} for number in epochs],
         }
         wanted = leases.publish(session, job_id, fence, **self.publication)

@@ -93,7 +93,7 @@ class Worker:
         return "succeeded"
 
     def _publish(self, claim: Claim, epoch: int) -> str:
-        checkpoint = Checkpoint(key=f"{claim.job_id}/{claim.fence}/{epoch}", sha256="c", epoch=epoch)
+        checkpoint = Checkpoint(key=f"{claim.job_id}/{claim.fence}/{epoch}", digest="c", epoch=epoch)
         for _ in range(1 + (self._random.random() < 0.05)):  # as after an answer that did not come
             wanted = self._say(claim, leases.publish, checkpoint=checkpoint, rows=[{"epoch": epoch}])
         return wanted

@@ -118,7 +118,7 @@ class Job:
             "cache_dir": str(self.folder / "cache"),
             "datasets_dir": str(self.folder / "datasets"),
             "checkpoints": [str(resume / checkpoint.name) for checkpoint in newest],
-            "checkpoint_digests": [checkpoint.sha256 for checkpoint in newest],
+            "checkpoint_digests": [checkpoint.digest for checkpoint in newest],
             "published_epochs": max((row["epoch"] for row in self.rows), default=0),
             "threads": (self.numerics or {}).get("threads"),
             "numerics": self.numerics,

@@ -1,6 +1,5 @@
 """A checkpoint is on disk, whole, before anybody hears of it; until then the one before it stays as it was."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core import faults
+from core import digests, faults
 from core.messages import Progress, Publish, Stage
 from core.train.checkpoint import FolderStore, write_durably
 from core.train.journal import Journal
@@ -62,7 +61,7 @@ class Reader:
 
     def publish(self, publication: Publish) -> None:
         checkpoint = publication.checkpoint
-        assert hashlib.sha256((self.folder / checkpoint.name).read_bytes()).hexdigest() == checkpoint.sha256
+        assert digests.of_file(self.folder / checkpoint.name, checkpoint.digest) == checkpoint.digest
         self.read.append(([row["epoch"] for row in publication.rows], checkpoint.epoch))
 
     def progress(self, progress: Progress) -> None:

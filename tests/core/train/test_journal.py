@@ -44,7 +44,7 @@ class Store:
             if self.error is not None:
                 raise self.error
             self.events.append(f"write {epoch}")
-            return CheckpointRef(name=f"{epoch}", sha256="", size_bytes=0, epoch=epoch, step=step)
+            return CheckpointRef(name=f"{epoch}", digest="", size_bytes=0, epoch=epoch, step=step)
 
         return write
 
@@ -162,7 +162,7 @@ def test_state_may_change_as_soon_as_it_is_taken(tmp_path: Path) -> None:
         state["at"].append(-1)
         found = write()
         assert found.size_bytes == (tmp_path / found.name).stat().st_size
-        loaded = load(tmp_path / found.name, found.sha256)
+        loaded = load(tmp_path / found.name, found.digest)
         assert torch.equal(loaded["weight"], expected)
         assert loaded["at"] == [epoch]
 
@@ -176,7 +176,7 @@ def test_checkpoint_that_could_not_be_written_does_not_stand_in_the_way_of_the_n
         store.save({"weight": torch.zeros(3)}, epoch=1, step=1)
     found = store.save({"weight": torch.ones(400_000)}, epoch=2, step=2)
     assert raised.value.errno == errno.ENOSPC
-    assert load(tmp_path / found.name, found.sha256)["weight"].sum() == 400_000
+    assert load(tmp_path / found.name, found.digest)["weight"].sum() == 400_000
 
 
 class Written:
@@ -199,7 +199,7 @@ def test_progress_that_was_told_never_goes_back() -> None:
         return Progress(epoch=step // 4, epochs=9, step=step, steps=36)
 
     def publication(step: int) -> Publish:
-        checkpoint = CheckpointRef(name="c", sha256="", size_bytes=0, epoch=step // 4, step=step)
+        checkpoint = CheckpointRef(name="c", digest="", size_bytes=0, epoch=step // 4, step=step)
         return Publish(checkpoint=checkpoint, rows=[], progress=progress(step))
 
     channel = Written()

@@ -91,7 +91,7 @@ def test_best_weights_that_are_the_newest_take_no_room_of_their_own(undisturbed:
     for publication in undisturbed.publications:
         path = tmp_path / publication.checkpoint.name
         path.write_bytes(undisturbed.files[path.name])
-        state = read_checkpoint(path, publication.checkpoint.sha256)
+        state = read_checkpoint(path, publication.checkpoint.digest)
         best = state["judge"]["best"]
         is_newest = best["step"] == state["position"]["step"]
         found.add(is_newest)

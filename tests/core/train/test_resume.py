@@ -58,7 +58,7 @@ def stop_after(trainer: Trainer, step: int) -> None:
 
 def resume(trainer: Trainer, folder: Path, recorder: Recorder) -> None:
     reference = recorder.publications[-1].checkpoint
-    trainer.load_state_dict(load(folder / reference.name, reference.sha256))
+    trainer.load_state_dict(load(folder / reference.name, reference.digest))
 
 
 def known(recorder: Recorder) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def test_epochs_that_are_known_already_are_computed_again_but_not_sent(tmp_path:
     old = recorder.publications[0].checkpoint  # epoch 1
     known = Recorder()
     second, _ = everything(folder, known, published_epochs=3)
-    second.load_state_dict(load(folder / old.name, old.sha256))
+    second.load_state_dict(load(folder / old.name, old.digest))
     fit(second)
     expected = undisturbed(tmp_path / "b")
     assert without_times(known.rows) == without_times(expected[1].rows[3:])

@@ -127,7 +127,7 @@ def resumed(ends: Ends, folder: Path) -> dict[str, Any]:
     publications = ends.of(Publish)[-2:][::-1]
     return {
         "checkpoints": [str(folder / publication.checkpoint.name) for publication in publications],
-        "checkpoint_digests": [publication.checkpoint.sha256 for publication in publications],
+        "checkpoint_digests": [publication.checkpoint.digest for publication in publications],
         "published_epochs": max((row["epoch"] for row in ends.rows), default=0),
         "threads": ends.of(Started)[0].numerics["threads"],
         "numerics": ends.of(Started)[0].numerics,

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from core import digests
 from core.channel import Channel
 from core.messages import (
     CheckpointRef,
@@ -73,7 +74,7 @@ def train(channel: Channel, request: dict[str, Any]) -> None:
 def resume(order: TrainOrder) -> tuple[int, bytes]:
     for name, digest in zip(order.checkpoints, order.checkpoint_digests, strict=True):
         path = Path(name)
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+        if path.is_file() and digests.of_file(path, digest) == digest:
             epoch, _, state = path.read_bytes().partition(b" ")
             return int(epoch), state
     return 0, str(order.spec.get("seed", 0)).encode()
@@ -104,12 +105,19 @@ def misbehave(what: str, channel: Channel, folder: Path) -> None:
 
 def publish(channel: Channel, order: TrainOrder, epoch: int, state: bytes, *, active: float) -> None:
     folder, epochs = Path(order.folder), order.spec["epochs"]
-    file = write(folder, f"checkpoint-{epoch}-{epoch * 10}.pt", str(epoch).encode() + b" " + state)
+    name, data = f"checkpoint-{epoch}-{epoch * 10}.pt", str(epoch).encode() + b" " + state
+    (folder / name).write_bytes(data)
     (folder / f"checkpoint-{epoch - 2}-{(epoch - 2) * 10}.pt").unlink(missing_ok=True)
     if epoch > order.published_epochs:
         channel.send(
             Publish(
-                checkpoint=CheckpointRef(epoch=epoch, step=epoch * 10, **file.model_dump()),
+                checkpoint=CheckpointRef(
+                    name=name,
+                    digest=digests.of_checkpoint(data),
+                    size_bytes=len(data),
+                    epoch=epoch,
+                    step=epoch * 10,
+                ),
                 rows=[{"epoch": epoch, "step": epoch * 10, "train": {"loss": 1.0 / epoch}, "val": None, "lr": [0.1]}],
                 best={"epoch": epoch, "monitor": "train_loss", "value": 1.0 / epoch},
                 progress=Progress(epoch=epoch, epochs=epochs, step=epoch * 10, steps=epochs * 10),
