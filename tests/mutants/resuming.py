@@ -3,7 +3,8 @@
 from tests.mutants.mutant import Mutant
 
 TRAINER, CHECKPOINT, JOURNAL = "core/train/trainer.py", "core/train/checkpoint.py", "core/train/journal.py"
-RUN = "core/train/run.py"
+RUN, DIGESTS = "core/train/run.py", "core/digests.py"
+CHECKED = "tests/core/train/test_checkpoint.py"
 DURABLE = "tests/core/train/test_durable.py"
 BESIDE = "tests/core/train/test_journal.py"
 STOPPED = "tests/core/train/test_resume.py::test_stopped_at_any_step_the_bits_are_those_of_an_undisturbed_run[5]"
@@ -52,15 +53,31 @@ WRITTEN = (
         CHECKPOINT,
         "        if found == digest:\n",
         "        if found:\n",
-        ("tests/core/train/test_checkpoint.py::test_a_damaged_checkpoint_falls_back_to_the_one_before[flipped]",),
+        (f"{CHECKED}::test_a_damaged_checkpoint_falls_back_to_the_one_before[flipped]",),
         "Training goes on from flipped bits.",
+    ),
+    Mutant(
+        "sha256-of-checkpoints-forgotten",
+        DIGESTS,
+        "blake3() if prefix == BLAKE3 else hashlib.sha256()",
+        "blake3()",
+        (f"{CHECKED}::test_checkpoint_of_an_older_version_is_checked_by_its_sha256[sound]",),
+        "After an update every job ends with checkpoint_invalid.",
+    ),
+    Mutant(
+        "newer-digest-is-damage",
+        DIGESTS,
+        'if prefix not in ("", BLAKE3):',
+        "if prefix is None:",
+        (f"{CHECKED}::test_digest_that_only_a_newer_version_knows_is_no_damage_and_names_who_is_too_old",),
+        "A program that is too old computes epochs again and points to damaged disks.",
     ),
     Mutant(
         "one-checkpoint-kept",
         CHECKPOINT,
         "KEPT = 2\n",
         "KEPT = 1\n",
-        ("tests/core/train/test_checkpoint.py::test_the_last_two_are_kept_and_no_temporary_file_stays",),
+        (f"{CHECKED}::test_the_last_two_are_kept_and_no_temporary_file_stays",),
         "There is nothing to fall back to.",
     ),
     Mutant(

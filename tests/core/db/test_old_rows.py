@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, MetaData, Table, create_engine, select
 
-from core.db import migrate
+from core.db import migrate, workers
 from core.db.engine import Database
 from core.db.leases import Checkpoint
 from core.db.references import File, files
+from core.errors import SchemaInUse
 from tests.core.db import given
 
 JOB: dict[str, Any] = {
@@ -60,6 +61,18 @@ def test_checkpoints_with_a_sha256_are_resumed_from_and_backed_up(revision_2: st
     given.publish(database, claims["job_1"], 3)  # epochs 1 and 2 are there
     given.finish(database, claims["job_1"])
     assert given.read(database, "job_1").epochs_done == 3
+    database.dispose()
+
+
+def test_worker_that_would_take_new_digests_for_damage_has_to_stop_first(revision_2: str) -> None:
+    database = Database(revision_2)
+    me = workers.Announcement(
+        id="wk_old", name="old", host="there", pid=1, version="0.0.1", queues=["cpu"], devices=[], slots=1
+    )
+    with database.session_scope() as session:
+        workers.announce(session, me)
+    with pytest.raises(SchemaInUse, match=r"Migration 0003 .*old \(host there"):
+        migrate.upgrade(revision_2)
     database.dispose()
 
 
