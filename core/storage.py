@@ -52,17 +52,21 @@ class Storage:
         _check(key)
         return None if self._folder is None else self._folder / key
 
-    def put_file(self, path: Path, key: str) -> tuple[str, int]:
+    def put_file(self, path: Path, key: str, like: str | None = None) -> tuple[str, int]:
         """Store a copy of a file under a key, in place of what was there.
 
         Returns:
-            SHA-256 in hex and size in bytes of what was stored.
+            Digest, by the algorithm of a recorded one (`core.digests`), and size in bytes of what was stored.
+
+        Raises:
+            DigestUnknown: a newer version recorded the digest.
         """
         place = self.local_path(key)
-        if place is not None:
-            return _put(path, place)
-        with path.open("rb") as source, self._remote.open(self._at(key), "wb") as target:
-            return _copy(source, target)
+        with path.open("rb") as source:
+            if place is not None:
+                return write(source, place, like)
+            with self._remote.open(self._at(key), "wb") as target:
+                return _copy(source, target, like)
 
     def open(self, key: str) -> IO[bytes]:
         """Open a key's file to read it.
@@ -186,11 +190,6 @@ def _check(key: str) -> None:
         raise ValueError(
             f"{key!r} is no storage key: relative, of letters, digits and ._=@+-, no part beginning with a dot"
         )
-
-
-def _put(path: Path, place: Path) -> tuple[str, int]:
-    with path.open("rb") as source:
-        return write(source, place)
 
 
 def write(source: IO[bytes], place: Path, like: str | None = None) -> tuple[str, int]:

@@ -79,7 +79,8 @@ class AttemptFolder:
     def store(self, checkpoint: CheckpointRef) -> None:
         """Bring a held checkpoint into the storage, where it is not there already."""
         if not self.is_in_storage:
-            self._storage.put_file(self.path / "kept" / checkpoint.name, self.checkpoint_key(checkpoint))
+            kept = self.path / "kept" / checkpoint.name
+            self._storage.put_file(kept, self.checkpoint_key(checkpoint), checkpoint.digest)
 
     def drop(self, checkpoint: CheckpointRef) -> None:
         """Remove a checkpoint that nothing points to."""

@@ -48,9 +48,9 @@ def test_fetch_copies_to_a_file(storage: Storage, file: Path, tmp_path: Path) ->
     assert digests.of_file(tmp_path / "new" / "copy") == stored[0]
 
 
-def test_fetch_takes_the_digest_that_is_recorded(storage: Storage, file: Path, tmp_path: Path) -> None:
-    storage.put_file(file, "a/b")
+def test_the_digest_is_of_the_kind_that_is_recorded(storage: Storage, file: Path, tmp_path: Path) -> None:
     recorded = digests.of_checkpoint(file.read_bytes())
+    assert storage.put_file(file, "a/b", recorded) == (recorded, 7000)
     assert storage.fetch("a/b", tmp_path / "copy", recorded) == (recorded, 7000)
     with pytest.raises(DigestUnknown):
         storage.fetch("a/b", tmp_path / "other", "next:0")
