@@ -1,6 +1,7 @@
 """Training against what a user would write or take instead: each in a process of its own, from the first import on.
 
-    .venv/bin/python -m bench.loop [--jobs mlp,tabular] [--rivals plain,skorch] [--threads 2] [--rounds 5] [--copies 1]
+    .venv/bin/python -m bench.loop [--jobs mlp,tabular] [--rivals plain,skorch] [--threads 2] [--rounds 5] [--epochs 90]
+                                   [--copies 1]
 
 Jobs: `mlp` (784-128-10 on MNIST, where ../shared/data has it), `tabular` (20,000 x 30), `cnn` and `cnn-augmented`
 (digits), `resnet18` (32 x 32). Everybody has the same samples, batches, threads and epochs, measures loss and accuracy
@@ -199,16 +200,18 @@ def main() -> None:
     parser.add_argument("--rivals", type=words, default=list(RIVALS))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help=f"of every job (default: {EPOCHS})")
     parser.add_argument("--copies", type=int, default=1, help="train so many at once on the same cores (default: 1)")
     asked = parser.parse_args()
     if asked.quick:
         asked.rounds = 1
     jobs, rivals = chosen(asked)
+    epochs = dict.fromkeys(EPOCHS, asked.epochs or 3) if asked.epochs or asked.quick else EPOCHS
     rows: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="epochd-loop-") as folder:
         for name, spec in jobs.items():
-            race = Race(name, spec, Path(folder), threads=asked.threads, epochs=3 if asked.quick else EPOCHS[name])
+            race = Race(name, spec, Path(folder), threads=asked.threads, epochs=epochs[name])
             names = ["ours", *(rival for rival in rivals if rival not in SKIPPED.get(name, ()))]
             answers: dict[str, list[dict[str, Any]]] = {one: [] for one in names}
             for number in range(asked.rounds):
@@ -219,7 +222,7 @@ def main() -> None:
                           file=sys.stderr, flush=True)  # fmt: skip
             rows += rows_of(race, answers)
     report(
-        "loop", rows, threads=asked.threads, copies=asked.copies, rounds=asked.rounds, epochs=EPOCHS, rivals=versions
+        "loop", rows, threads=asked.threads, copies=asked.copies, rounds=asked.rounds, epochs=epochs, rivals=versions
     )
 
 
