@@ -22,6 +22,8 @@ RUNS = {
         "--rivals plain --threads 2",
         "--rivals plain,keras-jax --threads 1 --jobs mlp,tabular --rounds 3",
         "--rivals classic,lightning,skorch,keras-torch,keras-jax --threads 2 --jobs mlp,tabular --rounds 1",
+        "--rivals lightning,skorch,keras-torch,keras-jax --threads 2 --jobs cnn,resnet18 --rounds 1",
+        "--rivals plain,keras-jax --threads 2 --jobs cnn --epochs 90 --rounds 3",
         "--rivals plain --threads 2 --jobs tabular --copies 2 --rounds 1",
     ),
     "epochs": ("--jobs short --threads 1 --rounds 3",),
@@ -29,8 +31,8 @@ RUNS = {
     "tracking": ("",),
     "growth": ("--engine sqlite", "--engine postgresql"),
 }
-"""Who is far behind, or depends on the neighbors' luck, has fewer rounds than five. By themselves only: `loop --jobs
-cnn,resnet18` with the frameworks, `load queue` and `load memory`, `start many` on SQLite."""
+"""Who is far behind, or depends on the neighbors' luck, has fewer rounds than five. By themselves only: `load
+queue` and `load memory`, `start many` and `tracking` on SQLite."""
 
 
 def main() -> int:
