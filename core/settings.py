@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=7.5, gt=0)
     reap_seconds: float = Field(default=5.0, gt=0)
     poll_seconds: float = Field(default=0.05, gt=0)
-    """Embedded claim loop: pause between two looks at an empty queue."""
+    """Embedded claim loop: pause between two looks at an empty queue; on SQLite shorter where somebody has written."""
     stop_grace_seconds: float = Field(default=20.0, gt=0)
     """A trainer asked to stop gets so long before SIGKILL."""
     stall_seconds: float = Field(default=1800.0, gt=0)
