@@ -9,6 +9,7 @@ import structlog
 
 from core.db import leases
 from core.db.claims import waiting
+from core.db.commits import Count, watching
 from core.errors import ChildFailed, DatabaseAway
 from core.faults import hit
 from worker.site import Site
@@ -17,7 +18,7 @@ from worker.supervisor import Supervisor
 LOOK_SECONDS = 0.5
 """Between two looks at a template that is still importing."""
 GLANCE_SECONDS = 0.01
-"""Between two glances at whether anybody has written to SQLite's file."""
+"""Between two glances at whether anybody has committed to SQLite's file."""
 PAUSE_SECONDS = 1.0
 """After a claim that failed."""
 log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ class ClaimLoop:
     """The embedded doorbell: one thread per slot looks for work every `poll_seconds` with one indexed query.
 
     A look only reads: idle slots take no lock, and a fifth of the time that a claim does. On SQLite the next look comes
-    at once where somebody has written.
+    at once where somebody has committed.
     """
 
     def __init__(self, site: Site, slots: Slots) -> None:
@@ -125,29 +126,32 @@ class ClaimLoop:
         return not self.is_running
 
     def _loop(self) -> None:
-        draining, database = self._site.shutdown.draining, self._site.database
-        while not draining.is_set():
-            before = database.mark()
-            try:
-                found = self._is_any_waiting() and self._slots.carry_one(self._site.settings.queues)
-            except DatabaseAway as away:
-                log.warning("claim.database_away", reason=away.detail)
-                draining.wait(PAUSE_SECONDS)
-                continue
-            except Exception:  # the boundary of a thread: a slot that ends is never started again
-                log.exception("claim.failed")
-                draining.wait(PAUSE_SECONDS)
-                continue
-            if not found:
-                self._rest(before)
+        with watching(self._site.database.engine.url) as commits:
+            while not self._site.shutdown.draining.is_set():
+                self._look(commits)
 
-    def _rest(self, before: tuple[int, int] | None) -> None:
-        """Wait until the next look is due: in `poll_seconds`, or once the database's mark is not `before` any more."""
-        draining, database = self._site.shutdown.draining, self._site.database
+    def _look(self, commits: Count) -> None:
+        """Carry a job where one waits, else rest."""
+        draining, before = self._site.shutdown.draining, commits()
+        try:
+            found = self._is_any_waiting() and self._slots.carry_one(self._site.settings.queues)
+        except DatabaseAway as away:
+            log.warning("claim.database_away", reason=away.detail)
+            draining.wait(PAUSE_SECONDS)
+        except Exception:  # the boundary of a thread: a slot that ends is never started again
+            log.exception("claim.failed")
+            draining.wait(PAUSE_SECONDS)
+        else:
+            if not found:
+                self._rest(commits, before)
+
+    def _rest(self, commits: Count, before: int | None) -> None:
+        """Wait until the next look is due: in `poll_seconds`, or once others have committed since `before`."""
+        draining = self._site.shutdown.draining
         due = time.monotonic() + self._site.settings.poll_seconds
         while (left := due - time.monotonic()) > 0 and not draining.is_set():
             draining.wait(left if before is None else min(left, GLANCE_SECONDS))
-            if database.mark() != before:
+            if commits() != before:
                 return
 
     def _is_any_waiting(self) -> bool:

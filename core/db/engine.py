@@ -1,6 +1,5 @@
 """The engine and the one way to a session: `Database.session_scope`, one transaction each."""
 
-import os
 import select
 import sqlite3
 import time
@@ -139,7 +138,6 @@ class Database:
         readers = self.engine.execution_options(postgresql_readonly=True, **{BEGIN: "DEFERRED"})
         is_server = self.engine.dialect.name == "postgresql"
         self._lookups = self.engine.execution_options(isolation_level="AUTOCOMMIT") if is_server else readers
-        self._log = None if is_server or not self.engine.url.database else f"{self.engine.url.database}-wal"
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         self._read = sessionmaker(readers, expire_on_commit=False)
 
@@ -169,20 +167,6 @@ class Database:
         with away_translated(), self._lookups.connect() as connection:
             yield connection
             connection.commit()
-
-    def mark(self) -> tuple[int, int] | None:
-        """Return what becomes another value soon after anybody commits; None where no file tells (PostgreSQL).
-
-        It costs a look at SQLite's log, and it is a hint: two commits within the same tick of the system's clock may
-        leave the same mark.
-        """
-        if self._log is None:
-            return None
-        try:
-            found = os.stat(self._log)  # noqa: PTH116 - a hundred times a second
-        except OSError:
-            return 0, 0
-        return found.st_mtime_ns, found.st_size
 
     def ping(self) -> None:
         """Ask the database for a sign of life.

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -36,20 +35,6 @@ def test_a_reading_scope_refuses_to_write(database: Database) -> None:
     with pytest.raises(exc.DBAPIError, match=r"(?i)read-?only"), database.session_scope(write=False) as session:
         jobs.create(session, new_job())
     queued(database)
-
-
-def test_what_is_committed_changes_the_mark_where_a_file_tells(database: Database) -> None:
-    if database.engine.dialect.name == "postgresql":
-        assert database.mark() is None
-        return
-    marks = [database.mark()]
-    for _ in range(3):
-        queued(database)
-        time.sleep(0.02)  # several ticks of the clock by which files are dated
-        marks.append(database.mark())
-        assert database.mark() == marks[-1]
-    assert len(set(marks)) == 4
-    assert Database("sqlite://").mark() is None
 
 
 def test_a_wrong_statement_is_no_absent_database(database: Database) -> None:
