@@ -26,7 +26,8 @@ def give_back_blocks() -> None:
 
     glibc keeps freed blocks in its heap once it has seen some. A training leaves a few bytes there after every batch
     (its loss and outputs, until the epoch's end), between which the next batch finds no room: the heap would grow by
-    the whole set. It costs page faults, so it is for sets that are read from their file. It undoes `keep_blocks`.
+    the whole set. It costs page faults, so it is for sets that are read from their file. For such blocks it undoes
+    `keep_blocks`.
     """
     _mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 

@@ -3,9 +3,10 @@
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 from sqlalchemy import URL
+
+from core.db.engine import sqlite_file
 
 Count = Callable[[], int | None]
 """Returns a number that is another one as soon as a commit can be seen; None where nothing tells."""
@@ -29,9 +30,10 @@ def watching(url: URL) -> Generator[Count, None, None]:
 
 
 def _connected(url: URL) -> sqlite3.Connection | None:
-    if url.get_backend_name() != "sqlite" or not url.database:
+    file = sqlite_file(url)
+    if file is None:
         return None
     try:  # a file that is not there is not made here
-        return sqlite3.connect(f"{Path(url.database).absolute().as_uri()}?mode=rw", uri=True, timeout=0)
+        return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
     except sqlite3.Error:
         return None

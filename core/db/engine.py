@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from json import dumps
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -42,6 +43,12 @@ def make_engine(url: str | URL, *, statement_seconds: float = STATEMENT_SECONDS)
             return _postgresql(url, statement_seconds)
         case other:
             raise ValueError(f"{other!r} is not supported: use sqlite:///<file> or postgresql+psycopg://…")
+
+
+def sqlite_file(url: str | URL) -> Path | None:
+    """Return the file of a SQLite database; None of any other."""
+    url = make_url(url)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _sqlite(url: URL) -> Engine:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-from sqlalchemy import insert, make_url, select, text
+from sqlalchemy import insert, select, text
 
 from core import ids
 from core.db import migrate
 from core.db.clock import now
-from core.db.engine import Database
+from core.db.engine import Database, sqlite_file
 from core.db.tables import Worker
 from core.doctor.findings import Finding, error, ok, warning
 from core.errors import DatabaseAway
@@ -27,7 +27,7 @@ NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", 
 
 def is_there(settings: Settings) -> Iterator[Finding]:
     """Make sure that looking at the database does not make one."""
-    file = sqlite_file(settings)
+    file = sqlite_file(settings.sqlalchemy_url)
     if file is not None and not file.is_file():
         yield error(
             "database.reachable",
@@ -46,15 +46,9 @@ def look(settings: Settings, database: Database) -> Iterator[Finding]:
     revision = _revision(settings)
     yield revision
     yield _clock(database)
-    yield from _sqlite(settings, database) if sqlite_file(settings) else _postgresql(database)
+    yield from _sqlite(settings, database) if sqlite_file(settings.sqlalchemy_url) else _postgresql(database)
     if revision.status != "error":
         yield _writable(database)
-
-
-def sqlite_file(settings: Settings) -> Path | None:
-    """Return the file of a SQLite database."""
-    url = make_url(settings.sqlalchemy_url)
-    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _reachable(database: Database) -> Finding:
@@ -128,7 +122,7 @@ def _sqlite(settings: Settings, database: Database) -> Iterator[Finding]:
     else:
         advice = "Stop the service and restore the last backup (docs/howto/operate.md)."
         yield error("database.integrity", f"SQLite finds damage: {'; '.join(said)}.", advice, problems=said)
-    file = sqlite_file(settings)
+    file = sqlite_file(settings.sqlalchemy_url)
     assert file is not None  # noqa: S101 - for ourselves
     yield _log(file, mode)
     yield judged_file_system(file_system_of(file), file)
